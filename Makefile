@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists the targets. All that they make lies under build/; `make clean` removes it.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export CGO_ENABLED := 0
+export NACRE_IMAGE_DIR := $(CURDIR)/build/image
+
+GO          ?= go
+GOFLAGS_BIN := -trimpath -buildvcs=false -ldflags "-s -w -buildid="
+COMMANDS    := nacre nacre-trustee
+LINT        := build/tools/golangci-lint
+LINT_VERSION := v2.15.0
+FUZZTIME    ?= 10s
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## install the Debian packages that are missing (prints what; sudo only here)
+	@tools/deps
+
+.PHONY: build
+build: deps image ## the programs, into build/bin, and the guest image
+	@mkdir -p build/bin
+	@for c in $(COMMANDS); do echo "build: $$c"; $(GO) build $(GOFLAGS_BIN) -o build/bin/$$c ./cmd/$$c; done
+
+.PHONY: image
+image: deps ## the guest image, into build/image (kernel, firmware, initramfs, root)
+	@$(GO) run ./internal/guestos/build -out build/image -cache build/cache
+
+.PHONY: demo
+demo: build ## all set-up, then the story: a confidential pod, its secret, and nine attackers
+	@build/bin/nacre demo
+
+.PHONY: test
+test: build ## all set-up, then the tests (VM tests included)
+	$(GO) test -timeout 20m ./...
+
+RACE_PACKAGES ?= ./attest/... ./attester/... ./ear ./initdata ./internal/guest/... ./internal/transport ./kbs ./policy ./secret
+.PHONY: race
+race: deps ## the race detector over the packages where it is affordable
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $(RACE_PACKAGES)
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME each (default 10s)
+	@tools/fuzz $(FUZZTIME)
+
+.PHONY: mutants
+mutants: ## remove each check behind an invariant in turn; exactly its attack must then succeed
+	@$(GO) run ./test/mutants
+
+.PHONY: bench
+bench: build ## benchmarks against their floors: bench.json, and a table
+	@build/bin/nacre bench -o bench.json
+
+.PHONY: lint
+lint: $(LINT) ## golangci-lint
+	@$(LINT) run ./...
+
+$(LINT): Makefile
+	@echo "lint: building golangci-lint $(LINT_VERSION)"
+	@GOBIN=$(CURDIR)/build/tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	@touch $@
+
+.PHONY: generate
+generate: ## protobuf stubs and the pictures of the documentation
+	$(GO) generate ./...
+
+.PHONY: clean
+clean: ## remove all that was built, and the state of the demo
+	@chmod -R u+w build 2>/dev/null || true
+	@rm -rf build bench.json
