@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kbs
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/nacre-project/nacre/secret"
+)
+
+// AdminKey is an owner's Ed25519 key pair. Its private half stays with the owner; a broker knows the public half and
+// the role that goes with it.
+type AdminKey struct{ private ed25519.PrivateKey }
+
+// AdminClaims is the content of an administrator's token, a JWT signed with EdDSA. Times are Unix seconds.
+type AdminClaims struct {
+	Role     string           `json:"role"`
+	Audience jwt.Audience     `json:"aud,omitempty"`
+	IssuedAt *jwt.NumericDate `json:"iat,omitempty"`
+	Expiry   *jwt.NumericDate `json:"exp,omitempty"`
+}
+
+// NewAdminKey makes a key pair.
+func NewAdminKey() (AdminKey, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return AdminKey{}, fmt.Errorf("generating the admin key: %w", err)
+	}
+	return AdminKey{private}, nil
+}
+
+// ParseAdminKey reads the PKCS#8 PEM that [AdminKey.MarshalPEM] writes.
+func ParseAdminKey(pemText []byte) (AdminKey, error) {
+	block, _ := pem.Decode(pemText)
+	if block == nil || block.Type != "PRIVATE KEY" {
+		return AdminKey{}, errors.New("reading the admin key: no PEM block of type PRIVATE KEY")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return AdminKey{}, fmt.Errorf("reading the admin key: %w", err)
+	}
+	private, ok := key.(ed25519.PrivateKey)
+	if !ok {
+		return AdminKey{}, fmt.Errorf("reading the admin key: it is a %T, want Ed25519", key)
+	}
+	return AdminKey{private}, nil
+}
+
+// MarshalPEM writes the private half as PKCS#8 PEM.
+func (k AdminKey) MarshalPEM() (secret.Bytes, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(k.private)
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("writing the admin key: %w", err)
+	}
+	return secret.New(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), nil
+}
+
+// Public is the public half.
+func (k AdminKey) Public() ed25519.PublicKey { return k.private.Public().(ed25519.PublicKey) }
+
+// PublicPEM writes the public half as PKIX PEM, for the broker's configuration.
+func (k AdminKey) PublicPEM() ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(k.Public())
+	if err != nil {
+		return nil, fmt.Errorf("writing the public admin key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
+}
+
+// Token makes a bearer token for a role at a broker.
+func (k AdminKey) Token(now time.Time, lifetime time.Duration, audience, role string) (string, error) {
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: k.private},
+		(&jose.SignerOptions{}).WithType("JWT"))
+	if err != nil {
+		return "", fmt.Errorf("making an admin token: %w", err)
+	}
+	token, err := jwt.Signed(signer).Claims(AdminClaims{
+		Role:     role,
+		Audience: jwt.Audience{audience},
+		IssuedAt: jwt.NewNumericDate(now),
+		Expiry:   jwt.NewNumericDate(now.Add(lifetime)),
+	}).Serialize()
+	if err != nil {
+		return "", fmt.Errorf("making an admin token: %w", err)
+	}
+	return token, nil
+}
+
+// String implements fmt.Stringer, and keeps the private half out of printed structures.
+func (k AdminKey) String() string { return "admin key " + secret.Redacted }
+
+// GoString implements fmt.GoStringer for the same reason.
+func (k AdminKey) GoString() string { return k.String() }
