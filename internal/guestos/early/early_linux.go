@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package early is the guest's first user space: the program of the initial RAM file system. It loads the kernel
+// modules that the guest will ever need, verifies the root image against the hash on the measured command line,
+// makes it the root and hands over to the guest proper.
+//
+// It trusts the kernel, the initial RAM file system that it comes from and the command line: all three are in the
+// launch measurement. It trusts no device: the drive is chosen by a name that the host gives, and any drive will do,
+// because only blocks that fit the root hash can be read from it. It reads no configuration, opens no network and
+// offers no shell. When anything is wrong it says so in one line on the console and powers the machine off.
+package early
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/go-dmverity/pkg/dm"
+	"golang.org/x/sys/unix"
+
+	"github.com/nacre-project/nacre/internal/guestos/verity"
+)
+
+// Where things are in the initial RAM file system. The image builder writes them there.
+const (
+	ModuleDir  = "/lib/nacre"           // kernel modules, uncompressed
+	ModuleList = ModuleDir + "/modules" // one file name a line, in loading order; "?" before it: may be refused
+	newRoot    = "/newroot"             // mount point for the verified root
+	guest      = "/sbin/nacre-guest"    // in the verified root: what runs next, as process 1
+	DriveName  = "nacre-root"           // virtio-blk serial number of the drive with the root image
+	mapping    = "nacre-root"           // name of the device-mapper device
+	driveWait  = 10 * time.Second       // for a slow host to show the drive
+	drivePoll  = 5 * time.Millisecond   //
+	sectorSize = 512                    // bytes; device-mapper and sysfs count in these
+	maxModules = 256                    // entries of ModuleList
+)
+
+// Code is the stable name of a reason to refuse to boot.
+type Code string
+
+const (
+	CodeRootVerity Code = "root_verity" // the root image is not the one that was measured
+	CodeBootFailed Code = "boot_failed" // anything else
+)
+
+// refusal is an error with the code that the console line shows.
+type refusal struct {
+	code Code
+	err  error
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// Main boots the guest. On success it does not return, because the process becomes the guest proper. On failure it
+// prints the refusal on the console and powers off.
+func Main() {
+	err := boot()
+	code := CodeBootFailed
+	var r *refusal
+	if errors.As(err, &r) {
+		code = r.code
+	}
+	// Process 1 starts with the console as its standard streams (the kernel opens it for init).
+	fmt.Fprintf(os.Stderr, "nacre: refused code=%s %s\n", code, oneLine(err.Error()))
+	unix.Sync()
+	err = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	// Only without ACPI does this return; then process 1 ends, and panic= on the command line decides.
+	fmt.Fprintf(os.Stderr, "nacre: power off: %v\n", err)
+	os.Exit(1)
+}
+
+func boot() error {
+	for _, m := range []struct {
+		source, target, fstype string
+		flags                  uintptr
+	}{
+		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID | unix.MS_NOEXEC},
+		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+		{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+	} {
+		if err := unix.Mount(m.source, m.target, m.fstype, m.flags, ""); err != nil {
+			return fmt.Errorf("mount %s on %s: %w", m.fstype, m.target, err)
+		}
+	}
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return fmt.Errorf("read the kernel command line: %w", err)
+	}
+	params, err := verity.FromCmdline(string(cmdline))
+	if err != nil {
+		return err
+	}
+	if err := loadModules(); err != nil {
+		return err
+	}
+	drive, err := findDrive("/sys/class/block", driveWait)
+	if err != nil {
+		return err
+	}
+	if err := mountRoot(drive, params); err != nil {
+		return &refusal{CodeRootVerity, err}
+	}
+	return handOver()
+}
+
+// loadModules loads what ModuleList names.
+func loadModules() error {
+	list, err := os.ReadFile(ModuleList)
+	if err != nil {
+		return fmt.Errorf("read the list of kernel modules: %w", err)
+	}
+	names, err := parseModuleList(list)
+	if err != nil {
+		return err
+	}
+	for _, m := range names {
+		if err := loadModule(filepath.Join(ModuleDir, m.file)); err != nil && !m.optional {
+			return fmt.Errorf("load kernel module %s: %w", m.file, err)
+		}
+	}
+	return nil
+}
+
+type module struct {
+	file     string
+	optional bool // the driver of hardware that may be absent
+}
+
+func parseModuleList(list []byte) ([]module, error) {
+	var modules []module
+	for s := bufio.NewScanner(bytes.NewReader(list)); s.Scan(); {
+		file, optional := strings.CutPrefix(s.Text(), "?")
+		if file == "" || strings.ContainsRune(file, '/') {
+			return nil, fmt.Errorf("list of kernel modules: entry %q", s.Text())
+		}
+		if len(modules) == maxModules {
+			return nil, fmt.Errorf("list of kernel modules: more than %d entries", maxModules)
+		}
+		modules = append(modules, module{file, optional})
+	}
+	return modules, nil
+}
+
+func loadModule(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
+}
+
+// findDrive returns the device node of the drive whose serial number is DriveName.
+func findDrive(classBlock string, wait time.Duration) (string, error) {
+	deadline := time.Now().Add(wait)
+	for {
+		serials, err := filepath.Glob(filepath.Join(classBlock, "*", "serial"))
+		if err != nil {
+			return "", fmt.Errorf("look for drives: %w", err)
+		}
+		for _, s := range serials {
+			// virtio-blk shows at most 20 bytes; anything else here is not ours.
+			if id, err := os.ReadFile(s); err == nil && strings.TrimSpace(string(id)) == DriveName {
+				return "/dev/" + filepath.Base(filepath.Dir(s)), nil
+			}
+		}
+		if time.Now().After(deadline) {
+			return "", fmt.Errorf("no drive with serial number %s appeared within %v", DriveName, wait)
+		}
+		time.Sleep(drivePoll)
+	}
+}
+
+// mountRoot puts dm-verity over the drive and mounts the file system that it protects on newRoot. Every block that is
+// read from now on, at any time, is checked; one that does not fit the root hash is an I/O error.
+func mountRoot(drive string, p verity.Params) error {
+	control, err := dm.Open()
+	if err != nil {
+		return fmt.Errorf("open the device mapper: %w", err)
+	}
+	defer control.Close()
+	table, err := dm.BuildTargetParams(dm.OpenArgs{
+		Version:        1,
+		DataDevice:     drive,
+		HashDevice:     drive,
+		DataBlockSize:  verity.BlockSize,
+		HashBlockSize:  verity.BlockSize,
+		DataBlocks:     p.DataBlocks,
+		HashName:       "sha256",
+		RootDigest:     p.RootHash[:],
+		Salt:           p.Salt,
+		HashStartBytes: p.DataBlocks * verity.BlockSize,
+	})
+	if err != nil {
+		return fmt.Errorf("describe the root image: %w", err)
+	}
+	dev, err := control.CreateDevice(mapping)
+	if err != nil {
+		return err
+	}
+	target := dm.Target{Length: p.DataBlocks * (verity.BlockSize / sectorSize), Type: "verity", Params: table}
+	if err := control.LoadTable(mapping, []dm.Target{target}); err != nil {
+		return fmt.Errorf("%s does not hold the measured root image: %w", drive, err)
+	}
+	if err := control.SuspendDevice(mapping, false); err != nil {
+		return err
+	}
+	node := fmt.Sprintf("/dev/dm-%d", unix.Minor(dev))
+	if err := unix.Mount(node, newRoot, "erofs", unix.MS_RDONLY|unix.MS_NODEV, ""); err != nil {
+		return fmt.Errorf("mount the measured root image: %w", err)
+	}
+	return checkGuest(filepath.Join(newRoot, guest))
+}
+
+// checkGuest reads the program that runs next, all of it. The kernel would otherwise find a changed block of it only
+// when the block is first used, and kill process 1 without a word. The pages stay cached, so this is not lost time.
+func checkGuest(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open the guest program: %w", err)
+	}
+	defer f.Close()
+	if _, err := io.CopyBuffer(io.Discard, onlyReader{f}, make([]byte, 1<<20)); err != nil {
+		return fmt.Errorf("read the guest program: %w", err)
+	}
+	return nil
+}
+
+// onlyReader hides the other methods of a file, so that io.CopyBuffer uses its buffer.
+type onlyReader struct{ io.Reader }
+
+// handOver makes newRoot the root, frees the memory of the initial RAM file system and executes the guest.
+func handOver() error {
+	for _, dir := range []string{"/dev", "/proc", "/sys"} {
+		if err := unix.Mount(dir, newRoot+dir, "", unix.MS_MOVE, ""); err != nil {
+			return fmt.Errorf("move %s to the new root: %w", dir, err)
+		}
+	}
+	if err := os.RemoveAll(ModuleDir); err != nil {
+		return fmt.Errorf("free the initial RAM file system: %w", err)
+	}
+	if err := os.Remove("/init"); err != nil {
+		return fmt.Errorf("free the initial RAM file system: %w", err)
+	}
+	if err := os.Chdir(newRoot); err != nil {
+		return fmt.Errorf("enter the new root: %w", err)
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move the new root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("change to the new root: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return fmt.Errorf("enter the new root: %w", err)
+	}
+	err := unix.Exec(guest, []string{guest}, []string{"PATH=/sbin:/usr/sbin:/bin:/usr/bin", "HOME=/root"})
+	return fmt.Errorf("execute %s: %w", guest, err)
+}
+
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}
