@@ -11,11 +11,13 @@ import (
 // migrations take an empty database to the current schema, one step a version; PRAGMA user_version says how many were taken. A step that was
 // released never changes.
 var migrations = []string{
-	// 1: values; values that expire (seconds since 1970); the log, whose digest column is what the writer of an entry computed over it.
+	// 1: values; values that expire; the log, whose digest column is what the writer of an entry computed over it. Times are seconds since
+	// 1970.
 	`CREATE TABLE value (
-		ns     TEXT NOT NULL,
-		key    TEXT NOT NULL,
-		sealed BLOB NOT NULL,
+		ns      TEXT NOT NULL,
+		key     TEXT NOT NULL,
+		updated INTEGER NOT NULL,
+		sealed  BLOB NOT NULL,
 		UNIQUE (ns, key)
 	 );
 	 CREATE TABLE expiring (

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
@@ -63,7 +64,7 @@ type Store struct {
 	write *sql.DB
 	read  *sql.DB
 
-	get, getExpiring, keys, entries *sql.Stmt
+	get, getExpiring, list, entries *sql.Stmt
 
 	jobs    chan *job
 	closing chan struct{}
@@ -163,7 +164,8 @@ func (s *Store) open(ctx context.Context, database string) error {
 	}{
 		{&s.get, `SELECT sealed FROM value WHERE ns = ? AND key = ?`},
 		{&s.getExpiring, `SELECT sealed FROM expiring WHERE ns = ? AND key = ? AND expires > ?`},
-		{&s.keys, `SELECT key FROM value WHERE ns = ? AND key > ? ORDER BY key LIMIT ?`},
+		{&s.list, `SELECT key, length(sealed), updated FROM value
+			WHERE ns = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?`},
 		{&s.entries, `SELECT id, body, digest FROM log WHERE id > ? ORDER BY id LIMIT ?`},
 	} {
 		if *p.stmt, err = s.read.PrepareContext(ctx, p.text); err != nil {
@@ -253,22 +255,32 @@ func readError(ns Namespace, key string, err error) error {
 	return fmt.Errorf("read %s/%s: %w", ns, key, err)
 }
 
-// Keys returns at most limit keys of a namespace that come after the one given, in the order of their bytes.
-func (s *Store) Keys(ctx context.Context, ns Namespace, after string, limit int) ([]string, error) {
-	rows, err := s.keys.QueryContext(ctx, string(ns), after, limit)
+// Info describes a value without opening it.
+type Info struct {
+	Key     string
+	Size    int // of the value, in bytes
+	Updated time.Time
+}
+
+// List describes at most limit values of a namespace whose keys begin with prefix and come after the one given, in the order of their bytes.
+func (s *Store) List(ctx context.Context, ns Namespace, prefix, after string, limit int) ([]Info, error) {
+	rows, err := s.list.QueryContext(ctx, string(ns), after, prefix, prefix+string(utf8.MaxRune), limit)
 	if err != nil {
 		return nil, fmt.Errorf("list the keys of %s: %w", ns, err)
 	}
 	defer rows.Close()
-	var keys []string
+	var list []Info
 	for rows.Next() {
-		var k string
-		if err := rows.Scan(&k); err != nil {
+		var i Info
+		var updated int64
+		if err := rows.Scan(&i.Key, &i.Size, &updated); err != nil {
 			return nil, fmt.Errorf("list the keys of %s: %w", ns, err)
 		}
-		keys = append(keys, k)
+		i.Size -= s.seal.aead.Overhead()
+		i.Updated = time.Unix(updated, 0).UTC()
+		list = append(list, i)
 	}
-	return keys, rows.Err()
+	return list, rows.Err()
 }
 
 // Entry is one entry of the log. Ids begin at 1 and have no gaps.

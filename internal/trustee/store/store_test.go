@@ -65,18 +65,38 @@ func TestValuesSurviveAReopening(t *testing.T) {
 	}
 }
 
-func TestKeysPage(t *testing.T) {
-	s := open(t, options(t))
+func TestListPages(t *testing.T) {
+	o := options(t)
+	o.Now = func() time.Time { return time.Unix(1000, 0) }
+	s := open(t, o)
 	update(t, s, func(tx *Tx) error {
-		return errors.Join(tx.Put("n", "c", nil), tx.Put("n", "a", nil), tx.Put("n", "b", nil), tx.Put("m", "z", nil))
+		return errors.Join(tx.Put("n", "a/c", nil), tx.Put("n", "a/a", []byte("12")), tx.Put("n", "a/b", nil), tx.Put("m", "a/z", nil),
+			tx.Put("n", "b", nil))
 	})
-	first, err := s.Keys(t.Context(), "n", "", 2)
-	if err != nil || fmt.Sprint(first) != "[a b]" {
-		t.Fatalf("%v, %v", first, err)
+	keys := func(prefix, after string, limit int) (keys []string) {
+		list, err := s.List(t.Context(), "n", prefix, after, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range list {
+			keys = append(keys, i.Key)
+		}
+		return keys
 	}
-	rest, err := s.Keys(t.Context(), "n", "b", 2)
-	if err != nil || fmt.Sprint(rest) != "[c]" {
-		t.Fatalf("%v, %v", rest, err)
+	for _, c := range []struct {
+		prefix, after string
+		limit         int
+		want          string
+	}{
+		{"", "", 10, "[a/a a/b a/c b]"}, {"a", "", 2, "[a/a a/b]"}, {"a", "a/b", 2, "[a/c]"}, {"a/", "", 10, "[a/a a/b a/c]"}, {"c", "", 10, "[]"},
+	} {
+		if got := fmt.Sprint(keys(c.prefix, c.after, c.limit)); got != c.want {
+			t.Errorf("prefix %q after %q: %s, want %s", c.prefix, c.after, got, c.want)
+		}
+	}
+	list, err := s.List(t.Context(), "n", "a/a", "", 1)
+	if want := (Info{"a/a", 2, time.Unix(1000, 0).UTC()}); err != nil || len(list) != 1 || list[0] != want {
+		t.Errorf("%v, %v; want %v", list, err, want)
 	}
 }
 

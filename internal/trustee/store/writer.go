@@ -123,8 +123,9 @@ func newWriter(ctx context.Context, conn *sql.Conn, seal sealer, now func() time
 		{&w.release, `RELEASE job`},
 		{&w.undo, `ROLLBACK TO job`},
 		{&w.get, `SELECT sealed FROM value WHERE ns = ? AND key = ?`},
-		{&w.put, `INSERT INTO value (ns, key, sealed) VALUES (?, ?, ?) ON CONFLICT (ns, key) DO UPDATE SET sealed = excluded.sealed`},
-		{&w.putNew, `INSERT INTO value (ns, key, sealed) VALUES (?, ?, ?) ON CONFLICT (ns, key) DO NOTHING`},
+		{&w.put, `INSERT INTO value (ns, key, updated, sealed) VALUES (?, ?, ?, ?)
+			ON CONFLICT (ns, key) DO UPDATE SET updated = excluded.updated, sealed = excluded.sealed`},
+		{&w.putNew, `INSERT INTO value (ns, key, updated, sealed) VALUES (?, ?, ?, ?) ON CONFLICT (ns, key) DO NOTHING`},
 		{&w.remove, `DELETE FROM value WHERE ns = ? AND key = ?`},
 		{&w.insertExpiring, `INSERT INTO expiring (ns, key, expires, sealed) VALUES (?, ?, ?, ?)
 			ON CONFLICT (ns, key) DO UPDATE SET expires = excluded.expires, sealed = excluded.sealed WHERE expiring.expires <= ?`},
@@ -274,7 +275,7 @@ func (tx *Tx) Put(ns Namespace, key string, value []byte) error {
 	if err := checkPlace(ns, key, value); err != nil {
 		return err
 	}
-	if _, err := tx.w.put.Exec(string(ns), key, tx.w.seal.seal(kindValue, ns, key, value)); err != nil {
+	if _, err := tx.w.put.Exec(string(ns), key, tx.w.now().Unix(), tx.w.seal.seal(kindValue, ns, key, value)); err != nil {
 		return fmt.Errorf("store %s/%s: %w", ns, key, err)
 	}
 	return nil
@@ -285,7 +286,7 @@ func (tx *Tx) PutNew(ns Namespace, key string, value []byte) error {
 	if err := checkPlace(ns, key, value); err != nil {
 		return err
 	}
-	return inserted(tx.w.putNew.Exec(string(ns), key, tx.w.seal.seal(kindValue, ns, key, value)))
+	return inserted(tx.w.putNew.Exec(string(ns), key, tx.w.now().Unix(), tx.w.seal.seal(kindValue, ns, key, value)))
 }
 
 // Delete removes a key, or returns ErrNotFound.
