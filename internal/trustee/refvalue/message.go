@@ -12,7 +12,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/nacre-project/nacre/policy"
 )
 
 // Limits of a message.
@@ -85,7 +85,7 @@ func parseMessage(text []byte) (*Message, error) {
 		if err := CheckName(name); err != nil {
 			return nil, err
 		}
-		if _, err := term(raw); err != nil {
+		if _, err := document(raw); err != nil {
 			return nil, fmt.Errorf("value %q: %w", name, err)
 		}
 	}
@@ -140,7 +140,13 @@ func object(text []byte) (map[string]json.RawMessage, error) {
 	return members, nil
 }
 
-// term parses a value into the form that policies compute with, so that they need not do it at every query.
-func term(raw json.RawMessage) (ast.Value, error) {
-	return ast.ValueFromReader(bytes.NewReader(raw))
+// document parses a value into the form that policies compute with, so that they need not do it at every query.
+func document(raw json.RawMessage) (policy.Document, error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	var value any
+	if err := dec.Decode(&value); err != nil {
+		return policy.Document{}, err
+	}
+	return policy.NewDocument(value)
 }

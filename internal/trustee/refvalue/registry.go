@@ -21,9 +21,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/open-policy-agent/opa/v1/ast"
-
 	"github.com/nacre-project/nacre/internal/trustee/store"
+	"github.com/nacre-project/nacre/policy"
 )
 
 const (
@@ -109,8 +108,8 @@ func load(ctx context.Context, s *store.Store, name string) (entry, error) {
 	if err := json.Unmarshal(text, &v); err != nil {
 		return entry{}, err
 	}
-	t, err := term(v.Value)
-	return entry{Value: v, term: t}, err
+	d, err := document(v.Value)
+	return entry{Value: v, document: d}, err
 }
 
 // Register sets all values of a message, or none, in one transaction with what also does there.
@@ -118,11 +117,11 @@ func (r *Registry) Register(ctx context.Context, m *Message, also func(*store.Tx
 	now := r.now().UTC().Truncate(time.Second)
 	changes := map[string]*entry{}
 	for name, raw := range m.values {
-		t, err := term(raw)
+		d, err := document(raw)
 		if err != nil {
 			return fmt.Errorf("%w: value %q: %w", ErrMessage, name, err)
 		}
-		changes[name] = &entry{term: t, Value: Value{Name: name, Version: version, Expires: now.Add(r.lifetime), Value: raw}}
+		changes[name] = &entry{document: d, Value: Value{Name: name, Version: version, Expires: now.Add(r.lifetime), Value: raw}}
 	}
 	return r.change(ctx, changes, also)
 }
@@ -233,7 +232,7 @@ func (r *Registry) List(after string, limit int) []Value {
 
 type entry struct {
 	Value
-	term ast.Value
+	document policy.Document
 }
 
 // shards bounds what a change copies of a large set: one map of this many.
@@ -272,7 +271,7 @@ func (s *Snapshot) get(name string, now time.Time) (entry, bool) {
 }
 
 // Lookup returns the value of a name in the form that policies compute with; false when there is none or its time is over.
-func (s *Snapshot) Lookup(name string, now time.Time) (ast.Value, bool) {
+func (s *Snapshot) Lookup(name string, now time.Time) (policy.Document, bool) {
 	e, ok := s.get(name, now)
-	return e.term, ok
+	return e.document, ok
 }
