@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ear makes and verifies EAT Attestation Results: the signed token in which a verifier says what it found in
+// evidence, and how far it trusts it (draft-ietf-rats-ear, AR4SI trustworthiness vectors, as Trustee writes them).
+//
+// A token is trusted for its signature by a key that the caller names, and for nothing it says about itself: the
+// algorithm is fixed to ES256, and keys, key addresses and certificates in its header are not looked at. The package
+// judges no evidence; what goes into a token is the appraisal's business, what follows from one the policies'.
+package ear
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Profile is the eat_profile of tokens.
+const Profile = "tag:github.com,2024:confidential-containers/Trustee"
+
+// Names of members in a submodule and in its annotated evidence.
+const (
+	AnnotatedEvidence = "ear.veraison.annotated-evidence"
+	RuntimeDataClaims = "runtime_data_claims" // in annotated evidence: what the evidence was bound to
+	InitDataClaims    = "init_data_claims"    // in annotated evidence: the init-data's files
+	TEEPublicKeyClaim = "tee-pubkey"          // in runtime data claims: the JWK that resources are encrypted to
+	SimulatedClaim    = "simulated"           // in annotated evidence: true when its chain ended in a simulated root
+)
+
+// PrimarySubmod is the submodule of a guest's CPU.
+const PrimarySubmod = "cpu0"
+
+// VerifierID says who made a token.
+type VerifierID struct {
+	Developer string `json:"developer"`
+	Build     string `json:"build"`
+}
+
+// Submod is the result for one piece of evidence.
+type Submod struct {
+	Status       Tier   // the vector's, always
+	Vector       Vector // all eight claims are written
+	PolicyID     string // the appraisal policy's id, without the class: default
+	PolicyDigest string // hex SHA-256 of that policy's text
+	Evidence     map[string]any
+	Extensions   map[string]any // further members, by name, such as ear.trustee.identifiers
+}
+
+// submod is the wire form of the members that always have the same names.
+type submod struct {
+	Status       Tier           `json:"ear.status"`
+	Vector       Vector         `json:"ear.trustworthiness-vector"`
+	PolicyID     string         `json:"ear.appraisal-policy-id"`
+	Evidence     map[string]any `json:"ear.veraison.annotated-evidence"`
+	PolicyDigest string         `json:"nacre.appraisal-policy-digest,omitempty"`
+}
+
+var submodMembers = []string{"ear.status", "ear.trustworthiness-vector", "ear.appraisal-policy-id", AnnotatedEvidence,
+	"nacre.appraisal-policy-digest"}
+
+// MarshalJSON writes the members in their order, then the extensions sorted. The status is computed, not believed.
+func (s Submod) MarshalJSON() ([]byte, error) {
+	out, err := json.Marshal(submod{s.Vector.Status(), s.Vector, s.PolicyID, s.Evidence, s.PolicyDigest})
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Extensions)) {
+		if slices.Contains(submodMembers, name) {
+			return nil, fmt.Errorf("extension %q has the name of a member that every submodule has", name)
+		}
+		key, err := json.Marshal(name)
+		if err != nil {
+			return nil, err
+		}
+		value, err := json.Marshal(s.Extensions[name])
+		if err != nil {
+			return nil, fmt.Errorf("extension %q: %w", name, err)
+		}
+		out = slices.Concat(out[:len(out)-1], []byte(","), key, []byte(":"), value, []byte("}"))
+	}
+	return out, nil
+}
+
+// Token is the content of a token. Times have whole seconds.
+type Token struct {
+	Profile  string
+	IssuedAt time.Time
+	Verifier VerifierID
+	Submods  map[string]Submod // by class and number: cpu0, gpu0, gpu1…
+	Expiry   time.Time
+	Issuer   string
+	ID       string // unique, for the audit trail
+}
+
+// token is the wire form, in its order.
+type token struct {
+	Profile  string            `json:"eat_profile"`
+	IssuedAt int64             `json:"iat"` // Unix seconds
+	Verifier VerifierID        `json:"ear.verifier-id"`
+	Submods  map[string]Submod `json:"submods"`
+	Expiry   int64             `json:"exp"` // Unix seconds
+	Issuer   string            `json:"iss"`
+	ID       string            `json:"jti"`
+}
+
+// MarshalJSON writes the claims in the order that Trustee writes them: the same bytes for the same token.
+func (t Token) MarshalJSON() ([]byte, error) {
+	return json.Marshal(token{t.Profile, t.IssuedAt.Unix(), t.Verifier, t.Submods, t.Expiry.Unix(), t.Issuer, t.ID})
+}
+
+// parseToken reads the claims of a verified token.
+func parseToken(payload []byte) (*Token, map[string]any, error) {
+	dec := json.NewDecoder(bytes.NewReader(payload))
+	dec.UseNumber()
+	var claims map[string]any
+	if err := dec.Decode(&claims); err != nil {
+		return nil, nil, fmt.Errorf("the claims: %w", err)
+	}
+	r := reader{}
+	t := &Token{
+		Profile:  r.text(claims, "eat_profile"),
+		IssuedAt: r.time(claims, "iat"),
+		Verifier: VerifierID{Developer: r.text(r.object(claims, "ear.verifier-id"), "developer"),
+			Build: r.text(r.object(claims, "ear.verifier-id"), "build")},
+		Submods: map[string]Submod{},
+		Expiry:  r.time(claims, "exp"),
+		Issuer:  r.optional(claims, "iss"),
+		ID:      r.optional(claims, "jti"),
+	}
+	submods := r.object(claims, "submods")
+	for name := range submods {
+		t.Submods[name] = r.submod(r.object(submods, name))
+	}
+	if r.err != nil {
+		return nil, nil, r.err
+	}
+	return t, claims, nil
+}
+
+// reader takes typed members out of claims, and keeps the first error.
+type reader struct{ err error }
+
+func (r *reader) fail(format string, args ...any) {
+	if r.err == nil {
+		r.err = fmt.Errorf(format, args...)
+	}
+}
+
+func (r *reader) object(claims map[string]any, name string) map[string]any {
+	value, ok := claims[name].(map[string]any)
+	if !ok {
+		r.fail("claim %q is missing or not an object", clip(name))
+	}
+	return value
+}
+
+func (r *reader) text(claims map[string]any, name string) string {
+	value, ok := claims[name].(string)
+	if !ok {
+		r.fail("claim %q is missing or not a string", name)
+	}
+	return value
+}
+
+func (r *reader) optional(claims map[string]any, name string) string {
+	if _, present := claims[name]; !present {
+		return ""
+	}
+	return r.text(claims, name)
+}
+
+func (r *reader) time(claims map[string]any, name string) time.Time {
+	number, _ := claims[name].(json.Number)
+	seconds, err := number.Int64()
+	if err != nil || seconds < 0 || seconds > maxTime {
+		r.fail("claim %q is missing or not a time in Unix seconds", name)
+	}
+	return time.Unix(seconds, 0)
+}
+
+// maxTime is the last second of the year 9999, which keeps times far from where arithmetic with them would wrap.
+const maxTime = 253402300799
+
+func (r *reader) submod(claims map[string]any) Submod {
+	s := Submod{
+		PolicyID:     r.text(claims, "ear.appraisal-policy-id"),
+		PolicyDigest: r.optional(claims, "nacre.appraisal-policy-digest"),
+		Evidence:     r.object(claims, AnnotatedEvidence),
+	}
+	if err := s.Status.UnmarshalText([]byte(r.text(claims, "ear.status"))); err != nil {
+		r.fail("claim %q: %w", "ear.status", err)
+	}
+	var err error
+	if s.Vector, err = ParseVector(r.object(claims, "ear.trustworthiness-vector")); err != nil {
+		r.fail("claim %q: %w", "ear.trustworthiness-vector", err)
+	}
+	for name, value := range claims {
+		if !slices.Contains(submodMembers, name) {
+			if s.Extensions == nil {
+				s.Extensions = map[string]any{}
+			}
+			s.Extensions[name] = value
+		}
+	}
+	return s
+}
+
+// TEEPublicKey is the JWK, as JSON, of the key that the evidence in the primary submodule was bound to.
+func (t *Token) TEEPublicKey() (json.RawMessage, error) {
+	runtimeData, _ := t.Submods[PrimarySubmod].Evidence[RuntimeDataClaims].(map[string]any)
+	key, ok := runtimeData[TEEPublicKeyClaim].(map[string]any)
+	if !ok {
+		return nil, errors.New("the token has no TEE public key: its evidence was bound to none")
+	}
+	return json.Marshal(key)
+}
+
+// Simulated says whether any of the evidence ended in a simulated root.
+func (t *Token) Simulated() bool {
+	for _, submod := range t.Submods {
+		if claim, present := submod.Evidence[SimulatedClaim]; present && claim != false {
+			return true
+		}
+	}
+	return false
+}
