@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package appraisal
+
+import (
+	"encoding/json"
+	"math"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/nacre-project/nacre/initdata"
+)
+
+const (
+	// policyDataMarker is the text at which a generated agent policy's data begins: JSON from the brace to the end of the file.
+	policyDataMarker = "policy_data := {"
+	// agentPolicyClaims is the name of that data among the claims.
+	agentPolicyClaims = "agent_policy_claims"
+	// maxDepth bounds how deep a file may nest to be shown as an object.
+	maxDepth = 64
+)
+
+// InitDataClaims shows init-data to policies (spec/trustee.md §1.6): its files by name, configuration files as objects, and of an agent policy
+// the data, under agent_policy_claims, when it can be told apart. What cannot be parsed stays text.
+func InitDataClaims(d *initdata.Data) map[string]any {
+	claims := make(map[string]any, len(d.Files))
+	for name, text := range d.Files {
+		claims[name] = text
+	}
+	for _, name := range []string{initdata.AgentConfig, initdata.DataConfig} {
+		if object, ok := parseTOML(d.Files[name]); ok {
+			claims[name] = object
+		}
+	}
+	if data, ok := policyData(d.Files[initdata.AgentPolicy]); ok {
+		delete(claims, initdata.AgentPolicy)
+		claims[agentPolicyClaims] = data
+	}
+	return claims
+}
+
+func parseTOML(text string) (any, bool) {
+	if text == "" {
+		return nil, false
+	}
+	var table map[string]any
+	if err := toml.Unmarshal([]byte(text), &table); err != nil {
+		return nil, false
+	}
+	return plain(table, maxDepth)
+}
+
+// plain turns what a TOML document can hold into what a JSON one can: times, and numbers that JSON lacks, become text.
+func plain(value any, depth int) (any, bool) {
+	if depth == 0 {
+		return nil, false
+	}
+	switch v := value.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for name, item := range v {
+			var ok bool
+			if out[name], ok = plain(item, depth-1); !ok {
+				return nil, false
+			}
+		}
+		return out, true
+	case []any:
+		out := make([]any, len(v))
+		for i, item := range v {
+			var ok bool
+			if out[i], ok = plain(item, depth-1); !ok {
+				return nil, false
+			}
+		}
+		return out, true
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return "not a number", true
+		}
+		return v, true
+	case string, bool, int64:
+		return v, true
+	case interface{ MarshalText() ([]byte, error) }:
+		text, err := v.MarshalText()
+		return string(text), err == nil
+	}
+	return nil, false
+}
+
+func policyData(text string) (any, bool) {
+	i := strings.Index(text, policyDataMarker)
+	if i < 0 {
+		return nil, false
+	}
+	brace := i + len(policyDataMarker) - 1
+	dec := json.NewDecoder(strings.NewReader(text[brace:]))
+	dec.UseNumber()
+	var data map[string]any
+	if err := dec.Decode(&data); err != nil {
+		return nil, false
+	}
+	if strings.TrimSpace(text[brace+int(dec.InputOffset()):]) != "" {
+		return nil, false
+	}
+	return data, true
+}
