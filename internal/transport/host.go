@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+)
+
+// maxStale is how many bytes of a predecessor's session the host skips while it looks for the guest's hello.
+const maxStale = 1 << 20
+
+// Host is the host's end of a multiplexed byte stream.
+type Host struct {
+	session *session
+	ready   chan struct{}
+	ended   chan struct{}
+}
+
+// NewHost takes over conn, the host's end of the guest's virtio-serial port, and begins to wait for the guest's hello.
+// Close ends it and closes conn.
+func NewHost(conn io.ReadWriteCloser) *Host {
+	h := &Host{session: newSession(conn, nil), ready: make(chan struct{}), ended: make(chan struct{})}
+	go func() {
+		defer close(h.ended)
+		if err := h.hello(); err != nil {
+			h.session.end(err)
+			return
+		}
+		close(h.ready)
+		_ = h.session.run() // kept in the session; Err tells it
+	}()
+	return h
+}
+
+// hello finds the guest's hello and answers it.
+func (h *Host) hello() error {
+	want := appendFrame(nil, helloFrame())
+	prefix := want[:len(want)-4] // all but the version
+	var seen []byte
+	for skipped := 0; ; skipped++ {
+		c, err := h.session.in.ReadByte()
+		if err != nil {
+			return err
+		}
+		if seen = append(seen, c); len(seen) > len(prefix) {
+			seen = seen[1:]
+		}
+		if bytes.Equal(seen, prefix) {
+			break
+		}
+		if skipped > maxStale {
+			return violation("no hello in the first %d bytes", maxStale)
+		}
+	}
+	version := make([]byte, 4)
+	if _, err := io.ReadFull(h.session.in, version); err != nil {
+		return err
+	}
+	f := frame{kind: frameHello, payload: append([]byte(helloMagic), version...)}
+	if got := f.helloVersion(); got != Version {
+		return violation("the guest speaks version %d, this host %d: use a guest image of this release", got, Version)
+	}
+	return h.session.write(helloFrame(), nil)
+}
+
+// Ready returns when the guest has said hello, which it does once it listens.
+func (h *Host) Ready(ctx context.Context) error {
+	select {
+	case <-h.ready:
+		return nil
+	case <-h.session.done:
+		return h.session.err
+	case <-ctx.Done():
+		return fmt.Errorf("transport: waiting for the guest's hello: %w", ctx.Err())
+	}
+}
+
+// Dial connects to a port of the guest; it waits for the guest to be ready. ctx bounds the dialling only.
+func (h *Host) Dial(ctx context.Context, port uint32) (net.Conn, error) {
+	if err := h.Ready(ctx); err != nil {
+		return nil, err
+	}
+	st, err := h.session.connect(port)
+	if err != nil {
+		return nil, fmt.Errorf("transport: dialling port %d: %w", port, err)
+	}
+	for {
+		st.mu.Lock()
+		wait, accepted, broken := st.change, st.accepted, st.broken
+		st.mu.Unlock()
+		switch {
+		case accepted:
+			return st, nil
+		case broken != nil:
+			return nil, fmt.Errorf("transport: dialling port %d: %w", port, broken)
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			st.Close()
+			return nil, fmt.Errorf("transport: dialling port %d: %w", port, ctx.Err())
+		}
+	}
+}
+
+// Done is closed when the session has ended; Err then tells why.
+func (h *Host) Done() <-chan struct{} { return h.session.done }
+
+// Err is nil while the session lasts, and then why it ended. It wraps ErrEnded, and ErrProtocol when the guest broke
+// the protocol.
+func (h *Host) Err() error {
+	h.session.mu.Lock()
+	defer h.session.mu.Unlock()
+	return h.session.err
+}
+
+// Close ends the session and all its connections, and waits for its goroutines.
+func (h *Host) Close() error {
+	h.session.end(net.ErrClosed)
+	<-h.ended
+	return nil
+}
