@@ -16,7 +16,7 @@ type CertType string
 
 // The GUIDs of the Guest-Hypervisor Communication Block standardization (56421, SNP_GET_EXT_REPORT).
 const (
-	CertEmpty CertType = "00000000-0000-0000-0000-000000000000" // ends a table
+	CertEmpty CertType = "00000000-0000-0000-0000-000000000000" // no type; with neither offset nor size it ends a table
 	CertARK   CertType = "c0b406a4-a803-4952-9743-3fb6014cd0ae"
 	CertASK   CertType = "4ab7b379-bbac-4fe4-a02f-05aef327c782" // the ASVK too
 	CertVCEK  CertType = "63da758d-e664-4564-adc5-f4b93be8accd"
@@ -56,7 +56,7 @@ func ParseCertTable(b []byte) ([]Cert, error) {
 		entry := b[at : at+certEntrySize]
 		kind := certTypeOf([16]byte(entry))
 		offset, size := binary.LittleEndian.Uint32(entry[16:]), binary.LittleEndian.Uint32(entry[20:])
-		if kind == CertEmpty {
+		if kind == CertEmpty && offset == 0 && size == 0 {
 			return certs, nil
 		}
 		if len(certs) == maxCerts {
@@ -82,9 +82,6 @@ func MarshalCertTable(certs []Cert) ([]byte, error) {
 		guid, err := c.Type.guid()
 		if err != nil {
 			return nil, fmt.Errorf("marshalling a certificate table: %w", err)
-		}
-		if c.Type == CertEmpty {
-			return nil, fmt.Errorf("marshalling a certificate table: type %s ends a table", c.Type)
 		}
 		header = append(header, guid[:]...)
 		header = binary.LittleEndian.AppendUint32(header, uint32(cap(header)+len(data)))

@@ -205,7 +205,6 @@ func (d *reportJSON) report() (*Report, error) {
 		r.CPUID = CPUID{Family: *d.Family, Model: *d.Model, Stepping: *d.Stepping}
 	}
 
-	hasMitVectors := d.Version >= mitVectorVersion
 	for _, f := range []struct {
 		name string
 		to   *uint64
@@ -214,12 +213,13 @@ func (d *reportJSON) report() (*Report, error) {
 		{"launch_mit_vector", &r.LaunchMitVector, d.LaunchMitVector},
 		{"current_mit_vector", &r.CurrentMitVector, d.CurrentMitVector},
 	} {
-		if (f.from != nil) != hasMitVectors {
-			return nil, malformedMember(f.name, "belongs to report version 5 and only to it")
+		if f.from == nil {
+			continue // an attester that does not know version 5 leaves them out; the signature tells whether they were zero
 		}
-		if hasMitVectors {
-			*f.to = *f.from
+		if d.Version < mitVectorVersion {
+			return nil, malformedMember(f.name, "is null before report version %d", mitVectorVersion)
 		}
+		*f.to = *f.from
 	}
 
 	layout, err := r.tcbLayout()
