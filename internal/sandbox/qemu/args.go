@@ -33,7 +33,7 @@ func (m Machine) Args() ([]string, error) {
 	if m.Network {
 		// IPv6 off: one address family to reason about. No option ROM: nothing boots from the network.
 		a.add("-netdev", "user,id=net0,ipv6=off")
-		a.device("virtio-net-pci", "netdev=net0", "mac=52:54:00:12:34:56", "romfile=")
+		a.device("virtio-net-pci", "netdev=net0", "mac="+MACAddress, "romfile=")
 	}
 	return a.list, nil
 }

@@ -29,6 +29,10 @@ const (
 // that the translator lacks are left out, which the (then simulated) measurement does not see.
 const MeasuredCPU = "EPYC-v4"
 
+// MACAddress is the address of a guest's network link, by which the guest can be told which one is meant. Every guest has a
+// network of its own, so that all can have the same.
+const MACAddress = "52:54:00:12:34:56"
+
 // FD is a file descriptor as the QEMU process will see it. 0 to 2 are its standard streams, so 0 means "none".
 type FD int
 
