@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package boot
+
+import "strings"
+
+// parameterPrefix marks the kernel parameters that are for the guest. The kernel ignores them, because they look like
+// parameters of a module.
+const parameterPrefix = "nacre."
+
+// simulatedSNP is the one value of nacre.tee.
+const simulatedSNP = "simulated-snp"
+
+// cmdline is what the measured kernel command line says to the guest.
+type cmdline struct {
+	simulatedSNP bool
+}
+
+// parseCmdline reads /proc/cmdline. A parameter with the prefix that this image does not know, or that stands there
+// twice, is refused: the line is measured, so it is a mistake of its author and not to be passed over.
+func parseCmdline(text string) (cmdline, error) {
+	var c cmdline
+	seen := make(map[string]bool)
+	for _, word := range strings.Fields(text) {
+		if !strings.HasPrefix(word, parameterPrefix) {
+			continue
+		}
+		key, value, _ := strings.Cut(word, "=")
+		if seen[key] {
+			return cmdline{}, refuse(CodeCmdlineInvalid, "the kernel command line has %s twice", key)
+		}
+		seen[key] = true
+		switch {
+		case key == "nacre.verity": // the initial RAM file system has used it
+		case key == "nacre.tee" && value == simulatedSNP:
+			c.simulatedSNP = true
+		default:
+			return cmdline{}, refuse(CodeCmdlineInvalid, "the kernel command line has %q, which this image does not know", word)
+		}
+	}
+	return c, nil
+}
