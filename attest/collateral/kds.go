@@ -86,9 +86,10 @@ type KDS struct {
 
 	ctx     context.Context // ends with Close; fetches run under it, not under one of their many callers'
 	cancel  context.CancelFunc
-	fetches sync.WaitGroup
+	fetches sync.WaitGroup // added to under mu, while not closed
 
 	mu     sync.Mutex
+	closed bool
 	pause  time.Time // the service wants no request before this time
 	cached int       // certificates in the cache directory
 }
@@ -152,6 +153,9 @@ func countCerts(dir string) (n int, err error) {
 
 // Close ends fetches under way and waits for them.
 func (k *KDS) Close() error {
+	k.mu.Lock()
+	k.closed = true
+	k.mu.Unlock()
 	k.cancel()
 	k.fetches.Wait()
 	return nil
@@ -172,7 +176,9 @@ func (k *KDS) VCEK(ctx context.Context, want snp.VCEKRequest) ([]byte, error) {
 		return nil, unavailable(0, looked, "%s is in no store, and no key distribution service is configured", name)
 	}
 	flight := k.flights.DoChan(name, func() (any, error) {
-		k.fetches.Add(1)
+		if !k.begin() {
+			return nil, unavailable(0, nil, "this process is ending")
+		}
 		defer k.fetches.Done()
 		return k.fetch(want)
 	})
@@ -185,6 +191,16 @@ func (k *KDS) VCEK(ctx context.Context, want snp.VCEKRequest) ([]byte, error) {
 	case <-ctx.Done():
 		return nil, unavailable(0, context.Cause(ctx), "fetching %s took longer than the caller waits", name)
 	}
+}
+
+// begin counts a fetch that Close waits for.
+func (k *KDS) begin() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.closed {
+		k.fetches.Add(1)
+	}
+	return !k.closed
 }
 
 // stored looks for a certificate on this machine. The error says what was found instead.

@@ -66,6 +66,9 @@ func ParseRoot(file []byte) (snp.Root, error) {
 		return fail("the first certificate is named %q, wanted ARK-Milan, ARK-Genoa or ARK-Turin",
 			certs[0].Subject.CommonName)
 	}
+	if want := "SEV-" + name; certs[1].Subject.CommonName != want {
+		return fail("the second certificate is named %q, wanted %q", certs[1].Subject.CommonName, want)
+	}
 	for i, what := range []string{"ARK", "ASK"} {
 		if err := certs[i].CheckSignatureFrom(certs[0]); err != nil {
 			return fail("the ARK did not sign the %s: %w", what, err)
