@@ -19,7 +19,7 @@ import (
 
 // AdminKey is an owner's Ed25519 key pair. Its private half stays with the owner; a broker knows the public half and
 // the role that goes with it.
-type AdminKey struct{ private ed25519.PrivateKey }
+type AdminKey struct{ private secret.Bytes } // an ed25519.PrivateKey
 
 // AdminClaims is the content of an administrator's token, a JWT signed with EdDSA. Times are Unix seconds.
 type AdminClaims struct {
@@ -35,7 +35,7 @@ func NewAdminKey() (AdminKey, error) {
 	if err != nil {
 		return AdminKey{}, fmt.Errorf("generating the admin key: %w", err)
 	}
-	return AdminKey{private}, nil
+	return AdminKey{secret.New(private)}, nil
 }
 
 // ParseAdminKey reads the PKCS#8 PEM that [AdminKey.MarshalPEM] writes.
@@ -52,24 +52,46 @@ func ParseAdminKey(pemText []byte) (AdminKey, error) {
 	if !ok {
 		return AdminKey{}, fmt.Errorf("reading the admin key: it is a %T, want Ed25519", key)
 	}
-	return AdminKey{private}, nil
+	return AdminKey{secret.New(private)}, nil
 }
 
 // MarshalPEM writes the private half as PKCS#8 PEM.
 func (k AdminKey) MarshalPEM() (secret.Bytes, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(k.private)
+	private, err := k.reveal()
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("writing the admin key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("writing the admin key: %w", err)
 	}
 	return secret.New(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), nil
 }
 
-// Public is the public half.
-func (k AdminKey) Public() ed25519.PublicKey { return k.private.Public().(ed25519.PublicKey) }
+// reveal is the private half. Only the zero AdminKey has none.
+func (k AdminKey) reveal() (ed25519.PrivateKey, error) {
+	if k.private.Len() != ed25519.PrivateKeySize {
+		return nil, errors.New("there is no key: use NewAdminKey or ParseAdminKey")
+	}
+	return k.private.Reveal(), nil
+}
+
+// Public is the public half, nil for the zero AdminKey.
+func (k AdminKey) Public() ed25519.PublicKey {
+	private, err := k.reveal()
+	if err != nil {
+		return nil
+	}
+	return private.Public().(ed25519.PublicKey)
+}
 
 // PublicPEM writes the public half as PKIX PEM, for the broker's configuration.
 func (k AdminKey) PublicPEM() ([]byte, error) {
-	der, err := x509.MarshalPKIXPublicKey(k.Public())
+	private, err := k.reveal()
+	if err != nil {
+		return nil, fmt.Errorf("writing the public admin key: %w", err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(private.Public())
 	if err != nil {
 		return nil, fmt.Errorf("writing the public admin key: %w", err)
 	}
@@ -78,7 +100,11 @@ func (k AdminKey) PublicPEM() ([]byte, error) {
 
 // Token makes a bearer token for a role at a broker.
 func (k AdminKey) Token(now time.Time, lifetime time.Duration, audience, role string) (string, error) {
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: k.private},
+	private, err := k.reveal()
+	if err != nil {
+		return "", fmt.Errorf("making an admin token: %w", err)
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: private},
 		(&jose.SignerOptions{}).WithType("JWT"))
 	if err != nil {
 		return "", fmt.Errorf("making an admin token: %w", err)
