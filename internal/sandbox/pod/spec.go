@@ -57,6 +57,20 @@ var (
 	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
 
+// CreateRequests are the requests that create the pod's containers, init containers first, with the identifiers left open. They are
+// what an agent policy for the pod has to allow.
+func CreateRequests(p *corev1.Pod) ([]*agent.CreateContainerRequest, error) {
+	var requests []*agent.CreateContainerRequest
+	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
+		r, err := createRequest(p, &c, "", "")
+		if err != nil {
+			return nil, err
+		}
+		requests = append(requests, r)
+	}
+	return requests, nil
+}
+
 // createRequest asks for one container of the pod.
 func createRequest(p *corev1.Pod, c *corev1.Container, sandboxID, id string) (*agent.CreateContainerRequest, error) {
 	image, err := imageStorage(c.Image, id)

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package policygen writes agent policies: the rules by which a guest decides what its host may ask of it.
+//
+// A policy is a fixed set of rules and the data of one pod. The data is made from the very requests by which the pod would be run,
+// so that what is allowed and what is asked cannot drift apart; what a request may have in any form (identifiers, sandbox names) is
+// left out. Whoever authorises the policy has to read the data only.
+//
+// The package trusts the pod's manifest, which is the owner's. It evaluates nothing: the guest does.
+package policygen
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nacre-project/nacre/api/agent"
+)
+
+//go:embed agent_policy.rego
+var rules string
+
+const annotationImage = "io.kubernetes.cri.image-name"
+
+// Pod says what may run. The zero value allows no container.
+type Pod struct {
+	// Requests are those that create the pod's containers: exactly such containers may run.
+	Requests []*agent.CreateContainerRequest
+	// Images may run with whatever arguments, environment and user the host chooses.
+	Images []string
+	// AllowLogs lets the host read what containers print.
+	AllowLogs bool
+	// AllowExec lets the host start programs in containers, and thereby read everything in them.
+	AllowExec bool
+}
+
+// The data of a policy, in the shape in which Kata's generator writes it: the parts of a request that are compared.
+type (
+	data struct {
+		AllowExec  bool        `json:"allow_exec"`
+		AllowLogs  bool        `json:"allow_logs"`
+		Containers []container `json:"containers"`
+	}
+	container struct {
+		OCI spec `json:"OCI"`
+	}
+	spec struct {
+		Annotations map[string]string
+		Process     *process `json:",omitempty"`
+		Root        *root    `json:",omitempty"`
+		Mounts      []mount  `json:",omitempty"`
+	}
+	process struct {
+		Args, Env       []string
+		Cwd             string
+		User            user
+		NoNewPrivileges bool
+		Capabilities    capabilities
+	}
+	user struct {
+		UID, GID       uint32
+		AdditionalGids []uint32
+	}
+	capabilities struct{ Bounding []string }
+	root         struct{ Readonly bool }
+	mount        struct {
+		Destination string   `json:"destination"`
+		Source      string   `json:"source"`
+		Type        string   `json:"type"`
+		Options     []string `json:"options"`
+	}
+)
+
+// Rego returns the policy's text.
+func (p Pod) Rego() (string, error) {
+	d := data{AllowExec: p.AllowExec, AllowLogs: p.AllowLogs, Containers: []container{}}
+	for _, r := range p.Requests {
+		if r.GetOCI().GetProcess() == nil || r.GetOCI().GetAnnotations()[annotationImage] == "" {
+			return "", errors.New("writing an agent policy: a request to create a container has no process or no image")
+		}
+		d.Containers = append(d.Containers, container{OCI: compared(r.GetOCI())})
+	}
+	for _, image := range p.Images {
+		if image == "" {
+			return "", errors.New("writing an agent policy: an image has no name")
+		}
+		d.Containers = append(d.Containers, container{OCI: spec{Annotations: map[string]string{annotationImage: image}}})
+	}
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	if err := e.Encode(d); err != nil {
+		return "", fmt.Errorf("writing an agent policy: %w", err)
+	}
+	// The data is the last rule and begins in this way, so that verifiers can find it and show it as claims.
+	return rules + "policy_data := " + text.String(), nil
+}
+
+// compared is what of a container's specification the rules look at.
+func compared(s *agent.Spec) spec {
+	annotations := map[string]string{}
+	for key, value := range s.GetAnnotations() {
+		if key == annotationImage || strings.HasPrefix(key, "io.nacre.image.") {
+			annotations[key] = value
+		}
+	}
+	p := s.GetProcess()
+	out := spec{
+		Annotations: annotations,
+		Process: &process{
+			Args: list(p.GetArgs()), Cwd: p.GetCwd(), NoNewPrivileges: p.GetNoNewPrivileges(),
+			User: user{p.GetUser().GetUID(), p.GetUser().GetGID(), list(p.GetUser().GetAdditionalGids())},
+			// The name of the pod differs from pod to pod of one template.
+			Env:          list(without(p.GetEnv(), "HOSTNAME=")),
+			Capabilities: capabilities{list(p.GetCapabilities().GetBounding())},
+		},
+		Root: &root{s.GetRoot().GetReadonly()},
+	}
+	for _, m := range s.GetMounts() {
+		out.Mounts = append(out.Mounts, mount{m.GetDestination(), m.GetSource(), m.GetType(), list(m.GetOptions())})
+	}
+	return out
+}
+
+// list makes an absent list an empty one: Rego tells them apart.
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+func without(all []string, prefix string) []string {
+	var kept []string
+	for _, s := range all {
+		if !strings.HasPrefix(s, prefix) {
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
