@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/nacre-project/nacre/internal/guest/unpack"
+)
+
+// store is the directory of unpacked layers. It believes only in layers that it saw being verified.
+type store struct {
+	dir string
+
+	mu     sync.Mutex
+	layers map[digest.Digest]*slot
+}
+
+// slot is a layer's place: whoever has it may fill it.
+type slot struct {
+	turn chan struct{} // holds one token
+	full bool          // guarded by the turn
+}
+
+func (s *store) path(diffID digest.Digest) string {
+	return filepath.Join(s.dir, diffID.Algorithm().String()+"-"+diffID.Encoded())
+}
+
+// once returns the layer's directory, and calls fill for it if there is none yet. Of several callers for one layer one
+// fills it; when he fails, the next one tries, in his own name and under his own deadline.
+func (s *store) once(ctx context.Context, diffID digest.Digest, fill func(dir string) error) (string, error) {
+	s.mu.Lock()
+	place := s.layers[diffID]
+	if place == nil {
+		place = &slot{turn: make(chan struct{}, 1)}
+		s.layers[diffID] = place
+	}
+	s.mu.Unlock()
+	select {
+	case place.turn <- struct{}{}:
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	defer func() { <-place.turn }()
+	path := s.path(diffID)
+	if place.full {
+		return path, nil
+	}
+	if err := s.fill(path, fill); err != nil {
+		return "", err
+	}
+	place.full = true
+	return path, nil
+}
+
+func (s *store) fill(path string, fill func(dir string) error) error {
+	draft, err := os.MkdirTemp(s.dir, ".draft-")
+	if err != nil {
+		return failed(CodeLayerRefused, err, "making room for a layer")
+	}
+	err = os.Chmod(draft, 0o755) // an image's root directory, unless the layer says otherwise
+	if err == nil {
+		err = fill(draft)
+	}
+	if err == nil {
+		err = errors.Join(os.RemoveAll(path), os.Rename(draft, path))
+	}
+	if err != nil {
+		if rmErr := os.RemoveAll(draft); rmErr != nil {
+			err = fmt.Errorf("%w (and what there is of the layer stays in %s: %w)", err, draft, rmErr)
+		}
+	}
+	return err
+}
+
+// layer returns the directory of one layer, fetched and unpacked now or earlier.
+func (p *Puller) layer(ctx context.Context, s *session, l layer) (string, error) {
+	return p.store.once(ctx, l.diffID, func(dir string) error { return p.pullLayer(ctx, s, l, dir) })
+}
+
+// pullLayer streams a layer into dir: the registry's bytes through the digest that the manifest names, through the
+// decompressor, through the digest that the configuration names, to the unpacker. Both digests count all there is, so
+// they are compared at the end; until then only the unpacker, which expects the worst, has seen the bytes.
+func (p *Puller) pullLayer(ctx context.Context, s *session, l layer, dir string) error {
+	body := &blob{ctx: ctx, session: s, descriptor: l.blob}
+	defer body.Close()
+	outer := l.blob.Digest.Algorithm().Hash()
+	compressed := &hashing{Reader: body, hash: outer}
+	decompressed, err := l.compression.open(compressed)
+	if err != nil {
+		return layerError(compressed, body, l, err)
+	}
+	defer decompressed.Close()
+	inner := l.diffID.Algorithm().Hash()
+	archive := &bounded{Reader: &hashing{Reader: decompressed, hash: inner}, left: p.limits.LayerBytes}
+	stats, err := p.unpack.Unpack(ctx, dir, archive)
+	if err != nil {
+		return layerError(compressed, body, l, err)
+	}
+	// The unpacker has read all that the decompressor gave; now the compressed stream must be at its end too.
+	if _, err := io.ReadFull(compressed, make([]byte, 1)); !errors.Is(err, io.EOF) {
+		return layerError(compressed, body, l, errors.New("there are bytes after the end of the compressed stream"))
+	}
+	if err := compressed.is(l.blob.Digest); err != nil {
+		return err
+	}
+	if got := digest.NewDigest(l.diffID.Algorithm(), inner); got != l.diffID {
+		return refuse(CodeDigestMismatch, "layer %s unpacks to %s, and the image's configuration says %s: whoever built the image "+
+			"made a mistake, or more than that", l.blob.Digest, got, l.diffID)
+	}
+	p.log.DebugContext(ctx, "layer unpacked", "diff_id", l.diffID, "compressed_bytes", l.blob.Size, "entries", stats.Entries,
+		"bytes", stats.Bytes)
+	if stats.DevicesSkipped > 0 {
+		p.log.WarnContext(ctx, "the layer's device nodes are left out", "diff_id", l.diffID, "count", stats.DevicesSkipped)
+	}
+	return nil
+}
+
+// layerError says whose fault it was that a layer's stream could not be unpacked: the network's, the registry's, the
+// guest's, or the image's.
+func layerError(compressed *hashing, body *blob, l layer, err error) error {
+	switch {
+	case body.err != nil:
+		return body.err
+	case CodeOf(err) != "":
+		return err
+	case unpack.CodeOf(err) == unpack.CodeNoSpace:
+		return failed(CodeLayerRefused, err, "layer %s does not fit into the guest: give the pod more memory", l.blob.Digest)
+	}
+	if _, err := io.Copy(io.Discard, compressed); err == nil {
+		if err := compressed.is(l.blob.Digest); err != nil { // no wonder then
+			return err
+		}
+	}
+	return failed(CodeLayerRefused, err, "layer %s (%s)", l.blob.Digest, l.blob.MediaType)
+}
+
+// hashing hashes what is read through it.
+type hashing struct {
+	io.Reader
+	hash hash.Hash
+}
+
+func (h *hashing) Read(p []byte) (int, error) {
+	n, err := h.Reader.Read(p)
+	h.hash.Write(p[:n])
+	return n, err
+}
+
+// is refuses what was read to the end and is not what the digest says.
+func (h *hashing) is(want digest.Digest) error {
+	if got := digest.NewDigest(want.Algorithm(), h.hash); got != want {
+		return refuse(CodeDigestMismatch, "%s came for layer %s: the registry, or somebody on the way, changed it", got, want)
+	}
+	return nil
+}
+
+// bounded refuses a stream that goes on after a number of bytes.
+type bounded struct {
+	io.Reader
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, refuse(CodeTooLarge, "a layer is larger than the limit, decompressed")
+	}
+	return n, err
+}
