@@ -36,9 +36,12 @@ type job struct {
 // Update runs change as one transaction and returns when it has reached stable storage, or change's error when it was undone. Change runs on
 // the writer's goroutine while everybody waits: it must be short and must not call the store.
 //
-// When ctx ends first, Update returns its error, and the transaction may or may not take place.
+// Ctx bounds the wait for a place in the queue. From then on Update waits for the outcome, so that its caller always knows it.
 func (s *Store) Update(ctx context.Context, change func(*Tx) error) error {
 	j := &job{change: change, result: make(chan error, 1)}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	select {
 	case s.jobs <- j:
 	case <-s.closing:
@@ -49,8 +52,6 @@ func (s *Store) Update(ctx context.Context, change func(*Tx) error) error {
 	select {
 	case err := <-j.result:
 		return err
-	case <-ctx.Done():
-		return ctx.Err()
 	case <-s.done:
 		// The writer may have answered just before it ended.
 		select {

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/nacre-project/nacre/attest"
+	"github.com/nacre-project/nacre/ear"
+	"github.com/nacre-project/nacre/internal/trustee/admin"
+	"github.com/nacre-project/nacre/internal/trustee/audit"
+	"github.com/nacre-project/nacre/internal/trustee/refvalue"
+	"github.com/nacre-project/nacre/internal/trustee/resource"
+	"github.com/nacre-project/nacre/internal/trustee/store"
+)
+
+// Platform is a kind of evidence that is accepted.
+type Platform struct {
+	Verifier attest.Verifier
+	// Describe says what evidence is that the verifier refused with a code. It answers false when the code does not mean that the evidence's
+	// hardware signature was found valid: then nothing is known of it, and nothing is recorded.
+	Describe func(evidence json.RawMessage, code attest.Code) (Description, bool)
+}
+
+// Description is what audit keeps of evidence.
+type Description struct {
+	Identity    string // the same for the same signed bytes, whatever envelope they come in
+	Measurement string // hex
+	InitData    string // hex
+	Simulated   bool
+	Root        string
+}
+
+// Config is what a broker is made of. Zero durations and sizes are the defaults below.
+type Config struct {
+	Store     *store.Store
+	Platforms map[attest.TEE]Platform // what is not in it is refused
+	Plugins   map[string]resource.Plugin
+	Resources resource.Stored // what administrators list
+	Admin     *admin.Authenticator
+	Log       *slog.Logger
+
+	SessionLifetime        time.Duration // from challenge to attestation, and of a cookie's token
+	TokenLifetime          time.Duration
+	ReferenceValueLifetime time.Duration
+	BodyLimit              int64 // bytes
+	MaxAttests             int   // verified at the same time
+	SimulatedRoots         int   // how many are trusted, for /metrics
+	// UnsafePlainHTTP sends the cookie without the attribute Secure, because without TLS clients would not return it.
+	UnsafePlainHTTP bool
+	Now             func() time.Time
+}
+
+// Defaults.
+const (
+	DefaultSessionLifetime = 5 * time.Minute
+	DefaultTokenLifetime   = 5 * time.Minute
+	DefaultBodyLimit       = 2 << 20
+	DefaultMaxAttests      = 64
+	// MaxSessionLifetime is how long the keys that seal cookies are kept.
+	MaxSessionLifetime = time.Hour
+)
+
+const (
+	verifyTimeout = 30 * time.Second // for one attestation, fetching of certificates included
+	commitTimeout = 30 * time.Second // waiting for a place in the store's queue; the disk is in trouble before that
+	slotTimeout   = 2 * time.Second  // waiting for other attestations to end
+
+	rememberedTokens   = 512
+	rememberedTokenMax = 16 << 10 // bytes of a token that is remembered
+
+	refusedPieces = 4096 // pieces of refused evidence that are told apart
+	refusedLimit  = 16   // audit records about one of them in a period
+	refusedPeriod = time.Hour
+)
+
+// Broker answers requests. It is an http.Handler.
+type Broker struct {
+	store     *store.Store
+	platforms map[attest.TEE]Platform
+	plugins   map[string]resource.Plugin
+	resources resource.Stored
+	values    *refvalue.Registry
+	policies  *policies
+	router    *router
+	cookies   *cookies
+	signer    *ear.Signer
+	keys      []ear.Key
+	jwks      []byte
+	tokens    *lru.Cache[[32]byte, *guest]
+	refused   *audit.Budget
+	slots     chan struct{}
+	metrics   *metrics
+	log       *slog.Logger
+	now       func() time.Time
+
+	sessionLifetime, tokenLifetime time.Duration
+	bodyLimit                      int64
+	secureCookie                   bool
+}
+
+// New loads what the store holds and returns a broker.
+func New(ctx context.Context, c Config) (*Broker, error) {
+	if c.Store == nil || c.Admin == nil || c.Log == nil {
+		return nil, errors.New("a broker needs a store, an administrators' authenticator and a log")
+	}
+	b := &Broker{store: c.Store, platforms: c.Platforms, plugins: c.Plugins, resources: c.Resources, log: c.Log, now: c.Now,
+		sessionLifetime: c.SessionLifetime, tokenLifetime: c.TokenLifetime, bodyLimit: c.BodyLimit, secureCookie: !c.UnsafePlainHTTP,
+		metrics: newMetrics(c.SimulatedRoots)}
+	if b.now == nil {
+		b.now = time.Now
+	}
+	if b.sessionLifetime <= 0 {
+		b.sessionLifetime = DefaultSessionLifetime
+	}
+	if b.sessionLifetime > MaxSessionLifetime {
+		return nil, fmt.Errorf("sessions of %s are too long; at most %s", b.sessionLifetime, MaxSessionLifetime)
+	}
+	if b.tokenLifetime <= 0 {
+		b.tokenLifetime = DefaultTokenLifetime
+	}
+	if b.bodyLimit <= 0 {
+		b.bodyLimit = DefaultBodyLimit
+	}
+	if c.MaxAttests <= 0 {
+		c.MaxAttests = DefaultMaxAttests
+	}
+	b.slots = make(chan struct{}, c.MaxAttests)
+	var err error
+	if b.values, err = refvalue.Open(ctx, c.Store, c.ReferenceValueLifetime, b.now); err != nil {
+		return nil, err
+	}
+	if b.policies, err = openPolicies(ctx, c.Store, b.now); err != nil {
+		return nil, err
+	}
+	if b.cookies, err = openCookies(ctx, c.Store, b.now); err != nil {
+		return nil, err
+	}
+	if err := b.openSigner(ctx); err != nil {
+		return nil, err
+	}
+	if b.tokens, err = lru.New[[32]byte, *guest](rememberedTokens); err != nil {
+		return nil, err
+	}
+	if b.refused, err = audit.NewBudget(refusedPieces, refusedLimit, refusedPeriod); err != nil {
+		return nil, err
+	}
+	b.router = &router{authenticate: c.Admin.Authenticate, plugins: b.plugin}
+	b.register()
+	return b, nil
+}
+
+// openSigner loads the key that signs tokens, or makes it.
+func (b *Broker) openSigner(ctx context.Context) error {
+	text, err := own(ctx, b.store, "token-key", func() ([]byte, error) {
+		signer, err := ear.GenerateSigner()
+		if err != nil {
+			return nil, err
+		}
+		key, err := signer.MarshalPEM()
+		return key.Reveal(), err
+	})
+	if err != nil {
+		return err
+	}
+	if b.signer, err = ear.ParseSigner(text); err != nil {
+		return err
+	}
+	b.keys = []ear.Key{b.signer.Public()}
+	b.jwks, err = ear.JWKS(b.keys...)
+	return err
+}
+
+// register names every route.
+func (b *Broker) register() {
+	r := b.router
+	r.public(http.MethodGet, "/healthz", func(context.Context, *call) (*reply, error) { return &reply{contentType: "text/plain"}, nil })
+	r.public(http.MethodGet, "/metrics", func(context.Context, *call) (*reply, error) { return b.metrics.text() })
+	r.public(http.MethodGet, "/.well-known/jwks.json", func(context.Context, *call) (*reply, error) {
+		return &reply{contentType: typeJSON, body: b.jwks}, nil
+	})
+	r.public(http.MethodPost, protocolPrefix+"auth", b.auth)
+	r.public(http.MethodPost, protocolPrefix+"attest", b.attest)
+
+	r.administrators(http.MethodPost, protocolPrefix+"attestation-policy", b.setAttestationPolicy)
+	r.administrators(http.MethodPost, protocolPrefix+"resource-policy", b.setReleasePolicy)
+	r.administrators(http.MethodGet, protocolPrefix+"resource-policy", b.releasePolicyIDs)
+	r.administrators(http.MethodPost, protocolPrefix+"reference-value", b.registerReferenceValue)
+	r.administrators(http.MethodGet, protocolPrefix+"reference-value/", b.referenceValue)
+
+	r.administrators(http.MethodGet, adminPrefix+"resource-policy", b.releasePolicy)
+	r.administrators(http.MethodGet, adminPrefix+"attestation-policy/", b.attestationPolicy)
+	r.administrators(http.MethodGet, adminPrefix+"resources", b.listResources)
+	r.administrators(http.MethodGet, adminPrefix+"reference-values", b.listReferenceValues)
+	r.administrators(http.MethodGet, adminPrefix+"reference-value-history/", b.referenceValueHistory)
+	r.administrators(http.MethodDelete, adminPrefix+"reference-value/", b.deleteReferenceValue)
+	r.administrators(http.MethodGet, adminPrefix+"audit", b.audit)
+	r.administrators(http.MethodGet, adminPrefix+"audit/verify", b.verifyAudit)
+}
+
+// commit runs a transaction even when the client is gone: the record of what was decided does not depend on who waits for it.
+func (b *Broker) commit(ctx context.Context, change func(*store.Tx) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	return b.store.Update(ctx, change)
+}
