@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"time"
@@ -118,6 +119,9 @@ func parseToken(payload []byte) (*Token, map[string]any, error) {
 	var claims map[string]any
 	if err := dec.Decode(&claims); err != nil {
 		return nil, nil, fmt.Errorf("the claims: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, nil, errors.New("the claims: text follows the JSON object")
 	}
 	r := reader{}
 	t := &Token{
