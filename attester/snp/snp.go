@@ -34,14 +34,21 @@ type Options struct {
 
 // Open returns the attester of this machine. The error is attester.ErrNoTEE when there is none.
 func Open(_ context.Context, o Options) (attester.Attester, error) {
-	return machine{root: "/", ioctl: ioctlExtReport}.open(o)
+	m := machine{
+		root:  "/",
+		mkdir: func(path string) error { return os.Mkdir(path, 0o700) },
+		rmdir: os.Remove,
+		ioctl: ioctlExtReport,
+	}
+	return m.open(o)
 }
 
-// machine is where to look. Tests put a directory of their own in the place of the root directory.
+// machine is where to look, and the kernel's three services that no plain file system has: configfs fills a directory
+// as it is made and empties it as it is removed, and the guest driver answers to an ioctl.
 type machine struct {
-	root  string
-	mkdir func(string) error                      // nil is os.Mkdir; configfs fills a directory as it is made
-	ioctl func(*os.File, *extReportRequest) error // SNP_GET_EXT_REPORT
+	root         string
+	mkdir, rmdir func(path string) error
+	ioctl        func(*os.File, *extReportRequest) error // SNP_GET_EXT_REPORT
 }
 
 func (m machine) path(p string) string { return filepath.Join(m.root, p) }

@@ -32,18 +32,14 @@ func (t tsm) present() bool {
 	if err != nil {
 		return false
 	}
-	defer os.Remove(entry)
+	defer t.rmdir(entry)
 	return t.checkProvider(entry) == nil
 }
 
 // enter makes a directory of its own for one report, which no other process disturbs.
 func (t tsm) enter() (string, error) {
 	entry := filepath.Join(t.path(tsmDir), "nacre-"+rand.Text())
-	mkdir := t.mkdir
-	if mkdir == nil {
-		mkdir = func(path string) error { return os.Mkdir(path, 0o700) }
-	}
-	return entry, mkdir(entry)
+	return entry, t.mkdir(entry)
 }
 
 func (t tsm) checkProvider(entry string) error {
@@ -62,7 +58,7 @@ func (t tsm) report(_ context.Context, reportData [64]byte) (report, certTable [
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, os.Remove(entry)) }()
+	defer func() { err = errors.Join(err, t.rmdir(entry)) }()
 	if err := t.checkProvider(entry); err != nil {
 		return nil, nil, err
 	}
