@@ -110,7 +110,7 @@ func (b *Broker) release(ctx context.Context, c *call, name string, plugin resou
 func (b *Broker) refuseRelease(ctx context.Context, record audit.Record, f *failure, detail string) error {
 	record.Decision, record.Code, record.Detail = audit.Refused, f.code, detail
 	if err := b.commit(ctx, func(tx *store.Tx) error { return audit.Append(tx, &record) }); err != nil {
-		return fmt.Errorf("record the refusal %w: %w", f, err)
+		return fmt.Errorf("record the refusal %q: %w", f.code, err)
 	}
 	return f
 }
