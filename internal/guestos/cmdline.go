@@ -27,6 +27,10 @@ var parameters = []string{
 	"console=ttyS0", "quiet", "loglevel=3",
 	// A guest that cannot go on must not hang: reboot at once, which the sandbox turns into an exit.
 	"panic=-1", "reboot=t",
+	// The kernel's self-tests of its ciphers take half a second where the processor is emulated.
+	"cryptomgr.notests",
+	// Only the security modules that the guest uses. Lockdown is raised by the guest once its modules are loaded.
+	"lsm=lockdown,landlock,yama",
 	// The processor's generator is inside the trust boundary; a seed from the boot loader is the host's. The driver
 	// of virtio-rng is not in the image.
 	"random.trust_cpu=on", "random.trust_bootloader=off",

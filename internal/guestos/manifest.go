@@ -15,7 +15,7 @@ type Manifest struct {
 	Kernel    string     `json:"kernel"` // release, as uname -r
 	Verity    Verity     `json:"verity"`
 	Artifacts []Artifact `json:"artifacts"` // sorted by name
-	Modules   []string   `json:"modules"`   // kernel modules that the guest loads, in order
+	Modules   []string   `json:"modules"`   // kernel modules that the guest loads
 	Packages  []Package  `json:"packages"`  // Debian packages that files were taken from, sorted by name
 	Programs  []Program  `json:"programs"`  // Go programs, sorted by path
 }

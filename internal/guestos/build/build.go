@@ -164,8 +164,10 @@ func describe(dir string, k *kernel, p verity.Params, builtAt int64, t *tree, pr
 		Packages: append(t.used(), progs.host...),
 		Programs: progs.described(),
 	}
-	for _, mod := range k.modules {
-		m.Modules = append(m.Modules, mod.Name)
+	for _, group := range k.modules {
+		for _, mod := range group {
+			m.Modules = append(m.Modules, mod.Name)
+		}
 	}
 	slices.SortFunc(m.Packages, func(a, b guestos.Package) int { return strings.Compare(a.Name, b.Name) })
 	for _, name := range []string{guestos.FirmwareName, guestos.InitrdName, guestos.RootfsName, guestos.KernelName} {

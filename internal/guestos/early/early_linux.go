@@ -11,8 +11,6 @@
 package early
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +28,7 @@ import (
 // Where things are in the initial RAM file system. The image builder writes them there.
 const (
 	ModuleDir  = "/lib/nacre"           // kernel modules, uncompressed
-	ModuleList = ModuleDir + "/modules" // one file name a line, in loading order; "?" before it: may be refused
+	ModuleList = ModuleDir + "/modules" // see parseModuleList
 	newRoot    = "/newroot"             // mount point for the verified root
 	guest      = "/sbin/nacre-guest"    // in the verified root: what runs next, as process 1
 	DriveName  = "nacre-root"           // virtio-blk serial number of the drive with the root image
@@ -110,17 +108,28 @@ func boot() error {
 	return handOver()
 }
 
-// loadModules loads what ModuleList names.
+// loadModules loads what ModuleList names, its groups side by side.
 func loadModules() error {
 	list, err := os.ReadFile(ModuleList)
 	if err != nil {
 		return fmt.Errorf("read the list of kernel modules: %w", err)
 	}
-	names, err := parseModuleList(list)
+	groups, err := parseModuleList(list)
 	if err != nil {
 		return err
 	}
-	for _, m := range names {
+	failed := make(chan error, len(groups))
+	for _, group := range groups {
+		go func() { failed <- loadGroup(group) }()
+	}
+	for range groups {
+		err = errors.Join(err, <-failed)
+	}
+	return err
+}
+
+func loadGroup(group []module) error {
+	for _, m := range group {
 		if err := loadModule(filepath.Join(ModuleDir, m.file)); err != nil && !m.optional {
 			return fmt.Errorf("load kernel module %s: %w", m.file, err)
 		}
@@ -133,19 +142,27 @@ type module struct {
 	optional bool // the driver of hardware that may be absent
 }
 
-func parseModuleList(list []byte) ([]module, error) {
-	var modules []module
-	for s := bufio.NewScanner(bytes.NewReader(list)); s.Scan(); {
-		file, optional := strings.CutPrefix(s.Text(), "?")
-		if file == "" || strings.ContainsRune(file, '/') {
-			return nil, fmt.Errorf("list of kernel modules: entry %q", s.Text())
+// parseModuleList reads the list of modules: one file name a line, in loading order, "?" before one that may fail to
+// load. An empty line ends a group; groups do not depend on each other.
+func parseModuleList(list []byte) ([][]module, error) {
+	groups := [][]module{nil}
+	n := 0
+	for line := range strings.Lines(string(list)) {
+		file, optional := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "?")
+		if line == "\n" {
+			groups = append(groups, nil)
+			continue
 		}
-		if len(modules) == maxModules {
+		if file == "" || strings.ContainsRune(file, '/') {
+			return nil, fmt.Errorf("list of kernel modules: entry %q", line)
+		}
+		if n++; n > maxModules {
 			return nil, fmt.Errorf("list of kernel modules: more than %d entries", maxModules)
 		}
-		modules = append(modules, module{file, optional})
+		last := &groups[len(groups)-1]
+		*last = append(*last, module{file, optional})
 	}
-	return modules, nil
+	return groups, nil
 }
 
 func loadModule(path string) error {

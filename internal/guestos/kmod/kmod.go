@@ -10,6 +10,7 @@ package kmod
 import (
 	"bytes"
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +30,7 @@ var ErrNotFound = errors.New("the kernel has no such module")
 type Module struct {
 	Name string // canonical: underscores, no suffix
 	Path string // in the package, as given to Add
-	Data []byte // uncompressed ELF, with its signature
+	Data []byte // uncompressed ELF, with its signature if it has one
 }
 
 // Tree is the set of modules of one kernel.
@@ -161,4 +162,25 @@ func dependencies(module []byte) ([]string, error) {
 		deps = append(deps, strings.Split(list, ",")...)
 	}
 	return deps, nil
+}
+
+// A signed module ends in the signature, a 12-byte description of it, whose last four bytes are the signature's
+// length in big-endian order, and a marker (Linux scripts/sign-file.c).
+const (
+	signatureMarker = "~Module signature appended~\n"
+	signatureInfo   = 12
+)
+
+// Unsigned returns the module without its signature.
+func Unsigned(module []byte) []byte {
+	body, ok := bytes.CutSuffix(module, []byte(signatureMarker))
+	if !ok || len(body) < signatureInfo {
+		return module
+	}
+	length := uint64(binary.BigEndian.Uint32(body[len(body)-4:]))
+	body = body[:len(body)-signatureInfo]
+	if length > uint64(len(body)) {
+		return module
+	}
+	return body[:uint64(len(body))-length]
 }
