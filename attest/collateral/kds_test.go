@@ -220,7 +220,8 @@ func TestBadFilesArePassedOver(t *testing.T) {
 				t.Errorf("the error does not name the file: %v", err)
 			}
 
-			k := open(t, collateral.KDSConfig{Cache: cache}, serving(func(w http.ResponseWriter, _ *http.Request) { w.Write(der) }))
+			s := serving(func(w http.ResponseWriter, _ *http.Request) { w.Write(der) })
+			k := open(t, collateral.KDSConfig{Cache: cache}, s)
 			if got, err := k.VCEK(t.Context(), want); err != nil || !bytes.Equal(got, der) {
 				t.Errorf("got %x, %v", got, err)
 			}
@@ -235,35 +236,32 @@ func TestHostileService(t *testing.T) {
 	good := vcek(t, request(1))
 	older := request(1)
 	older.TCB.Microcode--
+	const pause, unknown = 10 * time.Second, 10 * time.Minute
+	status := func(code int, retryAfter, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", retryAfter)
+			w.WriteHeader(code)
+			io.WriteString(w, body)
+		}
+	}
 	for _, test := range []struct {
-		name     string
-		answer   http.HandlerFunc
-		from, to time.Duration
+		name   string
+		answer http.HandlerFunc
+		wait   time.Duration
 	}{
-		{"unknown chip", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, 10 * time.Minute, 10 * time.Minute},
-		{"bad request", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(400) }, 10 * time.Minute, 10 * time.Minute},
-		{"another chip", func(w http.ResponseWriter, _ *http.Request) { w.Write(vcek(t, request(2))) },
-			10 * time.Minute, 10 * time.Minute},
-		{"another TCB", func(w http.ResponseWriter, _ *http.Request) { w.Write(vcek(t, older)) },
-			10 * time.Minute, 10 * time.Minute},
-		{"not a certificate", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") },
-			10 * time.Minute, 10 * time.Minute},
-		{"nothing", func(http.ResponseWriter, *http.Request) {}, 10 * time.Minute, 10 * time.Minute},
-		{"too much", func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 1<<20)) }, 10 * time.Second, 10 * time.Second},
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(302) }, 10 * time.Second, 10 * time.Second},
-		{"down", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); w.Write(good) }, 10 * time.Second, 10 * time.Second},
-		{"busy", func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Retry-After", "77")
-			w.WriteHeader(429)
-		}, 77 * time.Second, 77 * time.Second},
-		{"busy for a year", func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Retry-After", "31536000")
-			w.WriteHeader(503)
-		}, time.Hour, time.Hour},
-		{"busy until a date", func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Retry-After", "Fri, 31 Dec 2100 23:59:59 GMT")
-			w.WriteHeader(503)
-		}, 10 * time.Second, 10 * time.Second},
+		{"unknown chip", status(http.StatusNotFound, "", ""), unknown},
+		{"bad request", status(http.StatusBadRequest, "", ""), unknown},
+		{"another chip", status(http.StatusOK, "", string(vcek(t, request(2)))), unknown},
+		{"another TCB", status(http.StatusOK, "", string(vcek(t, older))), unknown},
+		{"not a certificate", status(http.StatusOK, "", "<html>"), unknown},
+		{"nothing", status(http.StatusOK, "", ""), unknown},
+		{"too much", status(http.StatusOK, "", strings.Repeat("x", 1<<20)), pause},
+		{"a redirect", status(http.StatusFound, "", ""), pause},
+		{"down", status(http.StatusInternalServerError, "", string(good)), pause},
+		{"busy", status(http.StatusTooManyRequests, "77", ""), 77 * time.Second},
+		{"busy for a year", status(http.StatusServiceUnavailable, "31536000", ""), time.Hour},
+		{"busy until a date", status(http.StatusServiceUnavailable, "Fri, 31 Dec 2100 23:59:59 GMT", ""), pause},
+		{"busy since yesterday", status(http.StatusServiceUnavailable, "-86400", ""), pause},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -271,10 +269,10 @@ func TestHostileService(t *testing.T) {
 				cache := t.TempDir()
 				k := open(t, collateral.KDSConfig{Cache: cache}, s)
 				_, err := k.VCEK(t.Context(), request(1))
-				unavailable(t, err, test.from, test.to)
+				unavailable(t, err, test.wait, test.wait)
 
 				// The answer is remembered until it is time to ask again.
-				time.Sleep(test.from - time.Second)
+				time.Sleep(test.wait - time.Second)
 				_, err = k.VCEK(t.Context(), request(1))
 				unavailable(t, err, time.Second, time.Second)
 				if n := s.asked.Load(); n != 1 {

@@ -162,7 +162,9 @@ func TestAttackCertificateOfAnotherKind(t *testing.T) {
 func TestAttackCertificateDates(t *testing.T) {
 	repel(t, attest.CodeCertificateExpired,
 		attack{"the chip's has run out", func(_ *testing.T, s *scene) { s.vek.NotAfter = s.config.Now().Add(-time.Second) }},
-		attack{"the chip's is not valid yet", func(_ *testing.T, s *scene) { s.vek.NotBefore = s.config.Now().Add(time.Second) }},
+		attack{"the chip's is not valid yet", func(_ *testing.T, s *scene) {
+			s.vek.NotBefore = s.config.Now().Add(time.Second)
+		}},
 		attack{"the authorities' have run out", func(_ *testing.T, s *scene) {
 			s.vek.NotAfter = s.vendor.authoritiesUpTo.AddDate(2, 0, 0)
 			s.config.Now = func() time.Time { return s.vendor.authoritiesUpTo.Add(time.Second) }
@@ -237,7 +239,9 @@ func TestAttackInitData(t *testing.T) {
 	repel(t, attest.CodeInitDataMismatch,
 		attack{"another digest", func(_ *testing.T, s *scene) { s.report.HostData[31] ^= 1 }},
 		attack{"a guest without", func(_ *testing.T, s *scene) { s.report.HostData = [32]byte{} }},
-		attack{"bytes after a short digest", func(_ *testing.T, s *scene) { s.want.InitDataDigest = s.want.InitDataDigest[:20] }},
+		attack{"bytes after a short digest", func(_ *testing.T, s *scene) {
+			s.want.InitDataDigest = s.want.InitDataDigest[:20]
+		}},
 		attack{"an empty digest", func(_ *testing.T, s *scene) { s.want.InitDataDigest = []byte{} }},
 	)
 	accept(t,

@@ -47,7 +47,8 @@ func newClaims(r *Report, c *chain) *attest.Claims {
 		"platform_committed_firmware": r.Committed.String(),
 	}
 	for name, tcb := range map[string]TCB{
-		"reported_tcb": r.ReportedTCB, "committed_tcb": r.CommittedTCB, "current_tcb": r.CurrentTCB, "launch_tcb": r.LaunchTCB,
+		"reported_tcb": r.ReportedTCB, "committed_tcb": r.CommittedTCB,
+		"current_tcb": r.CurrentTCB, "launch_tcb": r.LaunchTCB,
 	} {
 		v := tcb.split(c.anchor.Product)
 		values[name+"_bootloader"] = int64(v.Bootloader)

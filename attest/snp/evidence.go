@@ -48,6 +48,9 @@ func ParseEvidence(document json.RawMessage) (*Evidence, error) {
 		e.Certs = make([]Cert, len(doc.Certs))
 	}
 	for i, c := range doc.Certs {
+		if c.Type == "" || c.Data == nil {
+			return nil, attest.Refuse(attest.CodeEvidenceMalformed, nil, "certificate %d has no cert_type or no data", i)
+		}
 		e.Certs[i] = Cert{Type: CertType(c.Type), Data: c.Data}
 	}
 	return e, nil

@@ -82,7 +82,9 @@ func issue(template, issuer *x509.Certificate, key any, issuerKey *rsa.PrivateKe
 var (
 	genoaVendor = sync.OnceValues(func() (*vendor, error) { return newVendor(snp.Genoa) })
 	turinVendor = sync.OnceValues(func() (*vendor, error) { return newVendor(snp.Turin) })
-	chipKey     = sync.OnceValues(func() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P384(), rand.Reader) })
+	chipKey     = sync.OnceValues(func() (*ecdsa.PrivateKey, error) {
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	})
 )
 
 func must[T any](t testing.TB, f func() (T, error)) T {

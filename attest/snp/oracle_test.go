@@ -154,17 +154,17 @@ func TestOracleParses(t *testing.T) {
 			t.Fatalf("%x: the oracle makes %x of it, we make %x, %v", b, again, ours.Marshal(), err)
 		}
 		for name, same := range map[string]bool{
-			"policy":         theirs.GetPolicy() == uint64(ours.Policy),
-			"vmpl":           theirs.GetVmpl() == ours.VMPL,
-			"measurement":    bytes.Equal(theirs.GetMeasurement(), ours.Measurement[:]),
-			"host data":      bytes.Equal(theirs.GetHostData(), ours.HostData[:]),
-			"report data":    bytes.Equal(theirs.GetReportData(), ours.ReportData[:]),
-			"chip id":        bytes.Equal(theirs.GetChipId(), ours.ChipID[:]),
-			"reported TCB":   theirs.GetReportedTcb() == uint64(ours.ReportedTCB),
-			"launch TCB":     theirs.GetLaunchTcb() == uint64(ours.LaunchTCB),
-			"current build":  theirs.GetCurrentBuild() == uint32(ours.Current.Build),
-			"commited major": theirs.GetCommittedMajor() == uint32(ours.Committed.Major),
-			"mitigations":    theirs.GetCurrentMitVector() == ours.CurrentMitVector,
+			"policy":          theirs.GetPolicy() == uint64(ours.Policy),
+			"vmpl":            theirs.GetVmpl() == ours.VMPL,
+			"measurement":     bytes.Equal(theirs.GetMeasurement(), ours.Measurement[:]),
+			"host data":       bytes.Equal(theirs.GetHostData(), ours.HostData[:]),
+			"report data":     bytes.Equal(theirs.GetReportData(), ours.ReportData[:]),
+			"chip id":         bytes.Equal(theirs.GetChipId(), ours.ChipID[:]),
+			"reported TCB":    theirs.GetReportedTcb() == uint64(ours.ReportedTCB),
+			"launch TCB":      theirs.GetLaunchTcb() == uint64(ours.LaunchTCB),
+			"current build":   theirs.GetCurrentBuild() == uint32(ours.Current.Build),
+			"committed major": theirs.GetCommittedMajor() == uint32(ours.Committed.Major),
+			"mitigations":     theirs.GetCurrentMitVector() == ours.CurrentMitVector,
 		} {
 			if !same {
 				t.Fatalf("%x: the %s is read differently", b, name)
@@ -201,7 +201,8 @@ func TestOracleCertTable(t *testing.T) {
 		t.Fatalf("%d entries of theirs, %d of ours", len(theirs.Entries), len(ours.Entries))
 	}
 	for i := range theirs.Entries {
-		if theirs.Entries[i].GUID != ours.Entries[i].GUID || !bytes.Equal(theirs.Entries[i].RawCert, ours.Entries[i].RawCert) {
+		a, b := theirs.Entries[i], ours.Entries[i]
+		if a.GUID != b.GUID || !bytes.Equal(a.RawCert, b.RawCert) {
 			t.Errorf("entry %d differs", i)
 		}
 	}

@@ -129,8 +129,8 @@ func TestVectorReports(t *testing.T) {
 func TestVectorsMilan(t *testing.T) {
 	const (
 		vcekData = "ec6c52d7533cc2c4f45be7849cf112ab82b2009fe7bd43e71ed08c14400ad7e2"
-		before   = 2025
-		after    = 2026
+		early    = 2025
+		late     = 2026 // when the VLEK has run out
 	)
 	for _, test := range []struct {
 		name   string
@@ -140,12 +140,15 @@ func TestVectorsMilan(t *testing.T) {
 		year   int
 		want   attest.Code
 	}{
-		{"VCEK", "test-report.bin", snp.CertVCEK, "test-vcek.der", after, ""},
-		{"VCEK that AMD did not sign", "test-report.bin", snp.CertVCEK, "test-vcek-invalid-new.der", after, attest.CodeRootUntrusted},
-		{"VLEK passed off as VCEK", "test-report.bin", snp.CertVCEK, "test-vlek.der", before, attest.CodeCertificateInvalid},
-		{"VLEK that has run out", "test-vlek-report.bin", snp.CertVLEK, "test-vlek.der", after, attest.CodeCertificateExpired},
-		{"VLEK at VMPL 1", "test-vlek-report.bin", snp.CertVLEK, "test-vlek.der", before, attest.CodeVMPLNotZero},
-		{"VLEK report without its VLEK", "test-vlek-report.bin", snp.CertVCEK, "test-vcek.der", before, attest.CodeCollateralUnavailable},
+		{"VCEK", "test-report.bin", snp.CertVCEK, "test-vcek.der", late, ""},
+		{"VCEK that AMD did not sign", "test-report.bin", snp.CertVCEK, "test-vcek-invalid-new.der", late,
+			attest.CodeRootUntrusted},
+		{"VLEK passed off as VCEK", "test-report.bin", snp.CertVCEK, "test-vlek.der", early, attest.CodeCertificateInvalid},
+		{"VLEK that has run out", "test-vlek-report.bin", snp.CertVLEK, "test-vlek.der", late,
+			attest.CodeCertificateExpired},
+		{"VLEK at VMPL 1", "test-vlek-report.bin", snp.CertVLEK, "test-vlek.der", early, attest.CodeVMPLNotZero},
+		{"VLEK report without its VLEK", "test-vlek-report.bin", snp.CertVCEK, "test-vcek.der", early,
+			attest.CodeCollateralUnavailable},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			report, err := snp.ParseReport(vector(t, test.report))

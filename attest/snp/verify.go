@@ -117,11 +117,11 @@ func (v *Verifier) VerifyReport(ctx context.Context, e *Evidence, want attest.Ex
 // checkForm refuses reports that nothing here can verify.
 func checkForm(r *Report) error {
 	if r.SignatureAlgo != algorithmECDSAP384 {
-		return attest.Refuse(attest.CodeEvidenceUnsupported, nil, "the report's signature algorithm is %d, understood is %d",
-			r.SignatureAlgo, algorithmECDSAP384)
+		return attest.Refuse(attest.CodeEvidenceUnsupported, nil,
+			"the report's signature algorithm is %d, understood is %d", r.SignatureAlgo, algorithmECDSAP384)
 	}
 	if k := r.KeyInfo.SigningKey(); k != SignedByVCEK && k != SignedByVLEK {
-		return attest.Refuse(attest.CodeEvidenceUnsupported, nil, "the report is signed by %s, understood are VCEK and VLEK", k)
+		return attest.Refuse(attest.CodeEvidenceUnsupported, nil, "the report is signed by %s, understood are VCEK, VLEK", k)
 	}
 	if _, ok := r.Product(); !ok && r.Version >= cpuidVersion {
 		return unknownProduct(r.CPUID)
@@ -197,7 +197,8 @@ func checkChipID(r *Report, c *chain) error {
 	var want [64]byte
 	copy(want[:], hwid)
 	if r.ChipID != want {
-		return attest.Refuse(attest.CodeChipIDMismatch, nil, "the report is of chip %x, its certificate of %x", r.ChipID, hwid)
+		return attest.Refuse(attest.CodeChipIDMismatch, nil,
+			"the report is of chip %x, its certificate of %x", r.ChipID, hwid)
 	}
 	return nil
 }

@@ -414,7 +414,7 @@ func TestAttackSimulatedDeviceOnRealPlatform(t *testing.T) {
 		"an SNP guest without driver":        func(f *fake) { f.write("/sys/devices/platform/sev-guest/uevent", "") },
 		"an SNP guest of a newer kernel":     func(f *fake) { f.write("/sys/devices/system/cpu/sev/vmpl", "0\n") },
 		"a TDX guest":                        func(f *fake) { f.write("/dev/tdx_guest", "") },
-		"an SNP processor":                   func(f *fake) { f.write("/proc/cpuinfo", "flags\t: sse2 sev_snp hypervisor\n") },
+		"an SNP processor":                   func(f *fake) { f.write("/proc/cpuinfo", "flags: sse2 sev_snp\n") },
 		"an SEV-ES processor":                func(f *fake) { f.write("/proc/cpuinfo", "flags\t: sev_es\n") },
 		"a TDX guest by its flag":            func(f *fake) { f.write("/proc/cpuinfo", "flags: a tdx_guest b\n") },
 		"a configfs of another platform":     func(f *fake) { f.withTSM("tdx_guest", nil); f.write("/dev/tdx_guest", "") },

@@ -16,7 +16,8 @@ import (
 	"github.com/nacre-project/nacre/attest/snp"
 )
 
-// tsmDir is where the kernel makes reports for whoever makes a directory (Documentation/ABI/testing/configfs-tsm-report).
+// tsmDir is where the kernel makes reports for whoever makes a directory in it
+// (Documentation/ABI/testing/configfs-tsm-report).
 const tsmDir = "/sys/kernel/config/tsm/report"
 
 // sevProvider is what the SEV-SNP guest driver calls itself.
@@ -32,7 +33,7 @@ func (t tsm) present() bool {
 	if err != nil {
 		return false
 	}
-	defer t.rmdir(entry)
+	defer func() { _ = t.rmdir(entry) }() // it was only to look into
 	return t.checkProvider(entry) == nil
 }
 
@@ -73,7 +74,8 @@ func (t tsm) report(_ context.Context, reportData [64]byte) (report, certTable [
 	if report, err = readAll(filepath.Join(entry, "outblob"), snp.ReportSize); err != nil {
 		return nil, nil, err
 	}
-	if certTable, err = readAll(filepath.Join(entry, "auxblob"), snp.MaxCertTableSize); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	certTable, err = readAll(filepath.Join(entry, "auxblob"), snp.MaxCertTableSize)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
 	}
 	return report, certTable, nil

@@ -64,7 +64,7 @@ type Platform struct {
 // one private key that signs reports. The directory appears complete or not at all.
 func Open(dir string) (*Platform, error) {
 	p, err := load(dir)
-	if !errors.Is(err, fs.ErrNotExist) {
+	if !errors.Is(err, errNoPlatform) {
 		return p, err
 	}
 	p, err = create()
@@ -255,18 +255,19 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// load reads a platform. The error is fs.ErrNotExist when there is none: no directory, or an empty one.
+// errNoPlatform says that a directory is not there or empty. One in which something is missing is another matter.
+var errNoPlatform = errors.New("no platform")
+
 func load(dir string) (*Platform, error) {
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	if len(entries) == 0 {
-		return nil, fs.ErrNotExist
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
+		return nil, errNoPlatform
 	}
 	fail := func(err error) (*Platform, error) {
-		// Not wrapped: an incomplete directory must not be taken for none.
-		return nil, fmt.Errorf("loading the simulated platform in %s: %v; remove the directory to make a new one", dir, err)
+		return nil, fmt.Errorf("loading the simulated platform in %s: %w; remove the directory to make a new one", dir, err)
+	}
+	if err != nil {
+		return fail(err)
 	}
 	rootPEM, err := os.ReadFile(filepath.Join(dir, rootFile))
 	if err != nil {
