@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+)
+
+// What one connection of the host may do to the ttrpc server before a request reaches the gate.
+const (
+	frameHeader     = 10      // u32 BE length, u32 BE stream id, u8 type, u8 flags
+	frameRequest    = 1       // the only type that a client of unary methods sends
+	frameResponse   = 2       // the only type that the server sends it
+	maxFrame        = 4 << 20 // ttrpc's own limit
+	maxInFlight     = 256     // requests that have no answer yet; each container keeps three waiting
+	maxInFlightSize = 16 << 20
+)
+
+// limitListener guards the server's connections.
+type limitListener struct {
+	net.Listener
+	log *slog.Logger
+}
+
+// Accept implements net.Listener.
+func (l limitListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &limitConn{Conn: c, log: l.log, sizes: make(map[uint32]int)}, nil
+}
+
+// limitConn follows the frames of a ttrpc connection and ends it when the host sends what an honest client of this
+// service never does: frames of streaming calls, which the service has none of and which the server does not expect
+// for others; frames beyond the limit; more requests at once than the guest has memory for.
+type limitConn struct {
+	net.Conn
+	log *slog.Logger
+
+	in, out follower
+
+	mu    sync.Mutex
+	sizes map[uint32]int // bytes of the requests in flight, by stream id
+	total int
+}
+
+// Read implements net.Conn.
+func (c *limitConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if refused := c.in.follow(p[:n], c.request); refused != nil {
+		c.log.Warn("a connection of the host is ended", "reason", refused)
+		c.Close()
+		return 0, refused
+	}
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *limitConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if followErr := c.out.follow(p[:n], c.response); followErr != nil {
+		return n, followErr
+	}
+	return n, err
+}
+
+func (c *limitConn) request(length, stream uint32, kind uint8) error {
+	if kind != frameRequest {
+		return fmt.Errorf("frame of type %d from the host, only requests are expected", kind)
+	}
+	if length > maxFrame {
+		return fmt.Errorf("request of %d bytes, at most %d are read", length, maxFrame)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.sizes) >= maxInFlight || c.total+int(length) > maxInFlightSize {
+		return fmt.Errorf("%d requests with %d bytes in flight, no more are taken", len(c.sizes), c.total)
+	}
+	c.total += int(length) - c.sizes[stream]
+	c.sizes[stream] = int(length)
+	return nil
+}
+
+func (c *limitConn) response(_, stream uint32, kind uint8) error {
+	if kind == frameResponse {
+		c.mu.Lock()
+		c.total -= c.sizes[stream]
+		delete(c.sizes, stream)
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+// follower finds the frames' headers in a stream of bytes that arrives in pieces.
+type follower struct {
+	header [frameHeader]byte
+	have   int    // bytes of header
+	skip   uint32 // bytes of payload until the next header
+}
+
+func (f *follower) follow(p []byte, header func(length, stream uint32, kind uint8) error) error {
+	for len(p) > 0 {
+		if f.skip > 0 {
+			n := min(uint32(len(p)), f.skip)
+			f.skip -= n
+			p = p[n:]
+			continue
+		}
+		n := copy(f.header[f.have:], p)
+		f.have += n
+		p = p[n:]
+		if f.have < frameHeader {
+			return nil
+		}
+		f.have = 0
+		f.skip = binary.BigEndian.Uint32(f.header[0:])
+		if err := header(f.skip, binary.BigEndian.Uint32(f.header[4:]), f.header[8]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
