@@ -18,8 +18,15 @@ import (
 	"github.com/nacre-project/nacre/kbs"
 )
 
-// ErrNoBroker says that the guest's init-data names no broker, so that there is nobody to attest to.
-var ErrNoBroker = errors.New("no broker is configured: the pod's init-data must name one in aa.toml, [token_configs.kbs] url")
+// Errors that callers decide on.
+var (
+	// ErrNoBroker says that the guest's init-data names no broker, so that there is nobody to attest to.
+	ErrNoBroker = errors.New("no broker is configured: the pod's init-data must name one in aa.toml, [token_configs.kbs] url")
+	// ErrTooOften says that the guest has attested so often of late that it rests.
+	ErrTooOften = errors.New("this guest has attested too often")
+	// ErrEvidence says that the platform gave no evidence.
+	ErrEvidence = errors.New("no evidence from the platform")
+)
 
 // How often the guest attests: a few times in a row, and then now and again. One attestation costs a platform up to
 // a tenth of a second of its one secure processor, and a broker a signature.
@@ -175,7 +182,7 @@ func (s *Service) attest(ctx context.Context) (held, error) {
 	if err != nil {
 		return held{}, err
 	}
-	token, err := s.broker.Attest(ctx, s.TEE(), key, s.options.Attester.Evidence, s.initData)
+	token, err := s.broker.Attest(ctx, s.TEE(), key, s.evidence, s.initData)
 	if err != nil {
 		s.log.WarnContext(ctx, "attestation failed", "broker", s.options.Config.Broker.URL, "tee", s.TEE(), "err", err)
 		return held{}, err
@@ -193,6 +200,14 @@ func (s *Service) attest(ctx context.Context) (held, error) {
 	return result, nil
 }
 
+func (s *Service) evidence(ctx context.Context, reportData []byte) (json.RawMessage, error) {
+	evidence, err := s.options.Attester.Evidence(ctx, reportData)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrEvidence, err)
+	}
+	return evidence, nil
+}
+
 func (s *Service) tooOften() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,6 +216,3 @@ func (s *Service) tooOften() error {
 	}
 	return fmt.Errorf("%w: try again in %v; the latest failed: %w", ErrTooOften, attestationsEvery, s.last)
 }
-
-// ErrTooOften says that the guest has attested so often of late that it rests.
-var ErrTooOften = errors.New("this guest has attested too often")
