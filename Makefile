@@ -34,7 +34,7 @@ image: deps ## the guest image, into build/image (kernel, firmware, initramfs, r
 
 .PHONY: demo
 demo: build ## all set-up, then the story: a confidential pod, its secret, and nine attackers
-	@build/bin/nacre demo
+	@build/bin/nacre demo --dir build/demo
 
 .PHONY: test
 test: build ## all set-up, then the tests (VM tests included)
