@@ -112,6 +112,15 @@ func TestAttackUntrustedRoot(t *testing.T) {
 		attack{"a trusted root of another product", func(_ *testing.T, s *scene) {
 			s.config.Roots[0].Product = snp.Milan
 		}},
+		attack{"a configured intermediate that the root did not sign", func(_ *testing.T, s *scene) {
+			s.issuer, s.issuerKey, s.config.Roots[0].ASK = stranger.ask, stranger.askKey, stranger.ask
+		}},
+		attack{"a VCEK of the authority for VLEKs, which the evidence brings", func(_ *testing.T, s *scene) {
+			s.issuer, s.config.Roots[0].ASK = s.vendor.asvk, nil
+			s.certs = func(vek []byte) []snp.Cert {
+				return []snp.Cert{{Type: snp.CertASK, Data: s.vendor.asvk.Raw}, {Type: snp.CertVCEK, Data: vek}}
+			}
+		}},
 		attack{"a VCEK of the key for VLEKs", func(_ *testing.T, s *scene) {
 			s.config.Roots[0].ASVK, s.config.Roots[0].ASK = s.vendor.ask, stranger.ask
 		}},

@@ -63,7 +63,8 @@ func NewVerifier(c Config) *Verifier {
 
 // Verify checks evidence from the outside in, so that each step works on what the one before has established: form;
 // the chain from the endorsement certificate to a trusted root; the report's signature; and then what the signed
-// report says, of its certificate, of the guest, and of this session.
+// report says, of its certificate, of the guest, and of this session. So a refusal for one of these last reasons
+// (chip id, TCB, VMPL, debugging, report data, init-data) is about a report that a trusted chip did sign.
 func (v *Verifier) Verify(ctx context.Context, evidence json.RawMessage, want attest.Expected) (*attest.Claims, error) {
 	e, err := ParseEvidence(evidence)
 	if err != nil {
