@@ -27,6 +27,8 @@ import (
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// The first Ctrl-C ends what runs in good order; a second one ends the program.
+	defer context.AfterFunc(ctx, stop)()
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -86,6 +88,13 @@ Begin with "nacre doctor" to see what this machine can do, or "nacre demo" to se
 		c.GroupID = "owner"
 		root.AddCommand(c)
 	}
+	for _, c := range []*cobra.Command{newRun(), newMeasure(), newDoctor(&o), newSimtee()} {
+		c.GroupID = "host"
+		root.AddCommand(c)
+	}
+	initData := newInitData(&o)
+	initData.GroupID = "owner"
+	root.AddCommand(initData)
 	root.AddGroup(&cobra.Group{ID: "owner", Title: "For the owner of secrets:"},
 		&cobra.Group{ID: "host", Title: "For the machine that runs pods:"})
 	return root

@@ -140,7 +140,7 @@ policy_data := {
           "Env": [
             "MODE=a=b"
           ],
-          "Cwd": "/",
+          "Cwd": "",
           "User": {
             "UID": 0,
             "GID": 0,
@@ -278,7 +278,7 @@ policy_data := {
             "/bin/other"
           ],
           "Env": [],
-          "Cwd": "/",
+          "Cwd": "",
           "User": {
             "UID": 1000,
             "GID": 0,

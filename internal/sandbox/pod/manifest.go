@@ -72,7 +72,7 @@ func Parse(text []byte) (*corev1.Pod, error) {
 		Kind       string `json:"kind"`
 	}
 	if err := yaml.Unmarshal(text, &kind); err != nil {
-		return nil, fmt.Errorf("reading the pod: %w", err)
+		return nil, fmt.Errorf("reading the pod: this is not the manifest of a Pod: %w", err)
 	}
 	if kind.APIVersion != "v1" || kind.Kind != "Pod" {
 		return nil, fmt.Errorf("reading the pod: this is apiVersion %q, kind %q; give a Pod (apiVersion v1)", kind.APIVersion, kind.Kind)

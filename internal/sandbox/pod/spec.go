@@ -208,7 +208,8 @@ func process(p *corev1.Pod, c *corev1.Container) (*agent.Process, map[string]str
 	}
 	granted := capabilities(context.Capabilities)
 	return &agent.Process{
-		User: user, Args: args, Env: env, Cwd: cmp.Or(c.WorkingDir, "/"),
+		// No working directory means the image's.
+		User: user, Args: args, Env: env, Cwd: c.WorkingDir,
 		Capabilities: &agent.LinuxCapabilities{Bounding: granted, Effective: granted, Permitted: granted},
 		// Absent means allowed, which is Kubernetes' default.
 		NoNewPrivileges: context.AllowPrivilegeEscalation != nil && !*context.AllowPrivilegeEscalation,

@@ -146,11 +146,11 @@ func (p *Process) Stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), quitGrace)
 	defer cancel()
 	if p.monitor != nil {
-		if _, err := p.monitor.execute(ctx, "quit"); err == nil {
-			select {
-			case <-p.done:
-			case <-ctx.Done():
-			}
+		// An error means that the channel is closed already, because the guest ended the machine: it too wants a moment.
+		_, _ = p.monitor.execute(ctx, "quit")
+		select {
+		case <-p.done:
+		case <-ctx.Done():
 		}
 	}
 	p.kill()
