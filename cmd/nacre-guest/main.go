@@ -8,8 +8,12 @@ import (
 	"os"
 
 	"github.com/nacre-project/nacre/internal/guest/boot"
+	"github.com/nacre-project/nacre/internal/guest/unpack"
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == unpack.Argument {
+		os.Exit(unpack.Main())
+	}
 	boot.Main(os.Args[1:])
 }

@@ -73,9 +73,7 @@ const vsockDevice = "vsock"
 
 // findDevice returns the path of the virtio-serial port's device node, or vsockDevice.
 func findDevice(ctx context.Context, ports, dev string, wait time.Duration) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	for tick := time.NewTicker(5 * time.Millisecond); ; {
+	return poll(ctx, wait, func() (string, error) {
 		path, err := findPort(ports, dev, PortName)
 		if err != nil || path != "" {
 			return path, err
@@ -84,11 +82,31 @@ func findDevice(ctx context.Context, ports, dev string, wait time.Duration) (str
 		if cid, err := vsock.ContextID(); err == nil && cid > vsock.Host && cid != ^uint32(0) {
 			return vsockDevice, nil
 		}
+		return "", nil
+	}, ErrNoDevice)
+}
+
+// FindPort returns the device node of a virtio-serial port by its name, waiting for it to appear. Nothing makes
+// /dev/virtio-ports in a guest without udev.
+func FindPort(ctx context.Context, name string, wait time.Duration) (string, error) {
+	return poll(ctx, wait, func() (string, error) { return findPort("/sys/class/virtio-ports", "/dev", name) },
+		fmt.Errorf("transport: no virtio-serial port %s", name))
+}
+
+// poll calls find until it finds something or fails; none is the error when the time is over.
+func poll(ctx context.Context, wait time.Duration, find func() (string, error), none error) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if found, err := find(); err != nil || found != "" {
+			return found, err
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			tick.Stop()
-			return "", ErrNoDevice
+			return "", none
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"sync"
 
@@ -68,14 +67,17 @@ type networkInterface struct {
 	noARP     bool
 }
 
-var interfaceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$`)
+// interfaceName says whether a request may give an interface this name; the loopback interface's it may not.
+func interfaceName(name string) bool {
+	return len(name) < unix.IFNAMSIZ && name != "lo" && checkIdentifier("interface", name) == nil
+}
 
 func parseInterface(i *agent.Interface) (networkInterface, error) {
 	var want networkInterface
 	if i == nil {
 		return want, invalid("no interface to configure")
 	}
-	if !interfaceName.MatchString(i.Name) || i.Name == "lo" {
+	if !interfaceName(i.Name) {
 		return want, invalid("interface name %.100q is not allowed", i.Name)
 	}
 	want.name = i.Name
@@ -241,7 +243,7 @@ func parseRoute(r *agent.Route) (route, error) {
 	if r == nil {
 		return want, invalid("an empty route")
 	}
-	if !interfaceName.MatchString(r.Device) || r.Device == "lo" {
+	if !interfaceName(r.Device) {
 		return want, invalid("route to %.100q: device %.100q is not allowed", r.Dest, r.Device)
 	}
 	want = route{device: r.Device, family: netlink.FAMILY_V4}

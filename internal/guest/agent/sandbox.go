@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
@@ -37,9 +36,6 @@ type sandbox struct {
 	hostname string
 }
 
-// hostnameForm is RFC 1123's: labels of letters, digits and hyphens.
-var hostnameForm = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?)*$`)
-
 // maxHostname is the kernel's limit.
 const maxHostname = 64
 
@@ -55,7 +51,7 @@ func (a *Agent) CreateSandbox(_ context.Context, r *agent.CreateSandboxRequest) 
 		return nil, invalid("kernel modules cannot be loaded: the guest's kernel is locked down")
 	case r.SandboxPidns:
 		return nil, invalid("a PID namespace that containers share is not supported")
-	case len(r.Hostname) > maxHostname || r.Hostname != "" && !hostnameForm.MatchString(r.Hostname):
+	case len(r.Hostname) > maxHostname || r.Hostname != "" && !domainName(r.Hostname, false):
 		return nil, invalid("hostname %.200q is not a host name of at most %d characters", r.Hostname, maxHostname)
 	}
 	resolver, err := resolverFile(r.Dns)
@@ -164,24 +160,38 @@ func checkSearch(args []string) error {
 		return fmt.Errorf("want 1 to %d domains", maxSearch)
 	}
 	for _, domain := range args {
-		if name := strings.TrimSuffix(domain, "."); len(name) > 253 || name != "" && !domainForm.MatchString(name) {
+		if name := strings.TrimSuffix(domain, "."); name != "" && !domainName(name, true) {
 			return fmt.Errorf("%.100q is not a domain", domain)
 		}
 	}
 	return nil
 }
 
-// domainForm allows underscores: service names have them.
-var domainForm = regexp.MustCompile(`^[A-Za-z0-9_]([-A-Za-z0-9_]{0,62})(\.[A-Za-z0-9_]([-A-Za-z0-9_]{0,62}))*$`)
-
-var optionForm = regexp.MustCompile(`^[a-z0-9-]{1,32}(:[0-9]{1,5})?$`)
+// domainName says whether a name consists of labels as RFC 1123 has them: letters, digits, and hyphens inside. Service
+// names have underscores too.
+func domainName(name string, underscores bool) bool {
+	if len(name) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		if !only(label, func(c byte) bool { return alphanumeric(c) || c == '-' || c == '_' && underscores }) {
+			return false
+		}
+	}
+	return true
+}
 
 func checkOptions(args []string) error {
 	if len(args) == 0 || len(args) > maxSearch {
 		return fmt.Errorf("want 1 to %d options", maxSearch)
 	}
 	for _, option := range args {
-		if !optionForm.MatchString(option) {
+		name, value, hasValue := strings.Cut(option, ":")
+		if name == "" || len(name) > 32 || !only(name, func(c byte) bool { return alphanumeric(c) || c == '-' }) ||
+			hasValue && !digits(value) {
 			return fmt.Errorf("%.100q is not an option", option)
 		}
 	}

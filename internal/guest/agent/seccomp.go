@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -21,7 +20,7 @@ func seccomp() *specs.LinuxSeccomp {
 		DefaultAction:   specs.ActErrno,
 		DefaultErrnoRet: &errno,
 		Syscalls: []specs.LinuxSyscall{
-			{Names: slices.Clone(allowedCalls), Action: specs.ActAllow},
+			{Names: strings.Fields(allowedCalls), Action: specs.ActAllow},
 			{
 				// New threads and processes, but no new namespaces. Flags are the first argument on x86.
 				Names: []string{"clone"}, Action: specs.ActAllow,
@@ -55,7 +54,7 @@ const namespaceFlags = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWU
 	unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWTIME
 
 // allowedCalls by what they are for. Names that a kernel or architecture does not have are passed over by the runtime.
-var allowedCalls = strings.Fields(`
+const allowedCalls = `
 	open openat openat2 creat close close_range read write readv writev pread64 pwrite64 preadv pwritev preadv2
 	pwritev2 lseek dup dup2 dup3 fcntl flock ioctl fsync fdatasync sync syncfs sync_file_range truncate ftruncate
 	fallocate fadvise64 readahead sendfile copy_file_range splice tee vmsplice cachestat
@@ -102,4 +101,4 @@ var allowedCalls = strings.Fields(`
 
 	msgget msgsnd msgrcv msgctl semget semop semtimedop semctl shmget shmat shmdt shmctl mq_open mq_unlink
 	mq_timedsend mq_timedreceive mq_notify mq_getsetattr
-`)
+`

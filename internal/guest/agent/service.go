@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"regexp"
 	"sync"
 
 	"github.com/containerd/ttrpc"
@@ -135,14 +134,28 @@ func (a *Agent) GetGuestDetails(context.Context, *agent.GuestDetailsRequest) (*a
 	}}, nil
 }
 
-// Names from requests become names of directories, cgroups and files.
-var identifier = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
-
+// checkIdentifier checks a name that becomes the name of a directory, a cgroup, a file.
 func checkIdentifier(what, name string) error {
-	if !identifier.MatchString(name) {
-		return invalid("%s %.200q: want 1 to 128 letters, digits, '_', '.', '-', the first a letter or digit", what, name)
+	const most = 128
+	if name == "" || len(name) > most || !alphanumeric(name[0]) ||
+		!only(name, func(c byte) bool { return alphanumeric(c) || c == '_' || c == '-' || c == '.' }) {
+		return invalid("%s %.200q: want 1 to %d letters, digits, '_', '-', '.', the first a letter or digit", what, name, most)
 	}
 	return nil
+}
+
+// only says whether all bytes of s are allowed.
+func only(s string, allowed func(byte) bool) bool {
+	for i := range len(s) {
+		if !allowed(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func alphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
 func invalid(format string, args ...any) error {

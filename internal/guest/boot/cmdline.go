@@ -8,11 +8,15 @@ import "strings"
 // parameters of a module.
 const parameterPrefix = "nacre."
 
-// simulatedSNP is the one value of nacre.tee.
-const simulatedSNP = "simulated-snp"
+// teeParameter names a simulated platform; simulatedSNP is its one value.
+const (
+	teeParameter = "nacre.tee"
+	simulatedSNP = "simulated-snp"
+)
 
 // cmdline is what the measured kernel command line says to the guest.
 type cmdline struct {
+	ours         bool // the kernel was booted for this program
 	simulatedSNP bool
 }
 
@@ -31,8 +35,9 @@ func parseCmdline(text string) (cmdline, error) {
 		}
 		seen[key] = true
 		switch {
-		case key == "nacre.verity": // the initial RAM file system has used it
-		case key == "nacre.tee" && value == simulatedSNP:
+		case key == "nacre.verity":
+			c.ours = true // what it says the initial RAM file system has used
+		case key == teeParameter && value == simulatedSNP:
 			c.simulatedSNP = true
 		default:
 			return cmdline{}, refuse(CodeCmdlineInvalid, "the kernel command line has %q, which this image does not know", word)

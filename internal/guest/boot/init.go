@@ -32,7 +32,7 @@ const (
 // is and exits.
 func Main(args []string) {
 	switch {
-	case os.Getpid() == 1: // whatever the arguments: the kernel passes words of its command line on
+	case os.Getpid() == 1 && bootedForUs():
 		initMain()
 	case len(args) == 1 && args[0] == agentArgument && os.Getppid() == 1:
 		os.Exit(agentMain(context.Background()))
@@ -40,6 +40,17 @@ func Main(args []string) {
 		fmt.Fprintln(os.Stderr, "nacre-guest is the first process of a Nacre guest; boot it with `nacre run`")
 		os.Exit(2)
 	}
+}
+
+// bootedForUs keeps process 1 of somebody's container from locking down the machine that it runs on. The initial RAM
+// file system has mounted /proc.
+func bootedForUs() bool {
+	text, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return false
+	}
+	line, err := parseCmdline(string(text))
+	return err != nil || line.ours // a wrong line of ours is to be reported as a refusal
 }
 
 // logger writes warnings and errors to the console, which the host reads: no log line may carry a secret, and the
