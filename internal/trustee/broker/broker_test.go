@@ -149,7 +149,7 @@ func TestFreshTrusteeReleasesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := s.get(secretPath, withBearer(s.token(s.attempt())))
-	if got.status != 403 || got.info.Code != "simulated_not_allowed" {
+	if got.status != 403 || got.info.Code != "policy_denied" {
 		t.Errorf("status %d, %+v", got.status, got.info)
 	}
 	s.setRelease(templates.DenyAll(), kbs.ReleaseOptions{AllowSimulated: true, UnsafeAnyInitData: true})

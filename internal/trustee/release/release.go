@@ -147,9 +147,6 @@ func (d *Denial) Error() string { return string(d.Code) + ": " + d.Detail }
 
 // Decide returns nil when what is asked for may leave, and otherwise a *Denial.
 func (p *Policy) Decide(ctx context.Context, t *Token, r Request) error {
-	if t.simulated && !p.allowSimulated {
-		return &Denial{CodeSimulatedNotAllowed, "the evidence ended in a simulated root, and the release policy was set without allow_simulated"}
-	}
 	data := r.data()
 	allowed, err := p.allows(ctx, t.claims, data)
 	if err != nil {
@@ -157,6 +154,10 @@ func (p *Policy) Decide(ctx context.Context, t *Token, r Request) error {
 	}
 	if !allowed {
 		return &Denial{CodePolicyDenied, "the release policy does not allow it"}
+	}
+	if t.simulated && !p.allowSimulated {
+		return &Denial{CodeSimulatedNotAllowed, "the release policy allows it, but the evidence ended in a simulated root, and the policy was " +
+			"set without allow_simulated"}
 	}
 	if p.unsafeAnyInitData {
 		return nil
