@@ -53,10 +53,10 @@ func bootedForUs() bool {
 	return err != nil || line.ours // a wrong line of ours is to be reported as a refusal
 }
 
-// logger writes warnings and errors to the console, which the host reads: no log line may carry a secret, and the
-// everyday ones stay inside.
+// logger writes errors to the console, which the host reads: no log line may carry a secret, and what the pod does is
+// not the host's to know.
 func logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 }
 
 func initMain() {
