@@ -25,8 +25,9 @@ type Cmdline struct {
 var parameters = []string{
 	// Console: errors only. The guest's refusal lines go there whatever the level.
 	"console=ttyS0", "quiet", "loglevel=3",
-	// A guest that cannot go on must not hang: reboot at once, which the sandbox turns into an exit.
-	"panic=-1", "reboot=t",
+	// A guest that cannot go on must not hang, and one whose kernel has failed must not go on: reboot at once, which
+	// the sandbox turns into an exit.
+	"oops=panic", "panic=-1", "reboot=t",
 	// The kernel's self-tests of its ciphers take half a second where the processor is emulated.
 	"cryptomgr.notests",
 	// Only the security modules that the guest uses. Lockdown is raised by the guest once its modules are loaded.

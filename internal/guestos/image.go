@@ -27,6 +27,7 @@ const (
 	InitrdName   = "initrd.img"
 	RootfsName   = "rootfs.img" // EROFS, then its dm-verity tree
 	FirmwareName = "OVMF.amdsev.fd"
+	ConfigName   = "kernel.config" // how the kernel was built; not used to boot
 	ManifestName = "manifest.json"
 	SBOMName     = "sbom.spdx.json"
 	LicensesName = "licenses"

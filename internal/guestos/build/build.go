@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/nacre-project/nacre/internal/guestos"
 	"github.com/nacre-project/nacre/internal/guestos/apt"
 	"github.com/nacre-project/nacre/internal/guestos/verity"
@@ -41,17 +43,83 @@ var wants = []apt.Want{
 	{Name: "base-files", Suite: "bookworm"}, // only for the texts of common licences
 }
 
-// build makes the image in a new directory and then puts it in the place of the old one, so that c.out is always
-// either absent or complete.
-func build(ctx context.Context, c config) (err error) {
+// build makes the image, unless the one that is there was made from the same inputs.
+func build(ctx context.Context, c config) error {
 	archive, err := apt.Open(filepath.Join(c.cache, "apt"), c.log)
 	if err != nil {
 		return err
 	}
-	debs, err := archive.Fetch(ctx, wants, c.refresh)
-	if err != nil {
-		return fmt.Errorf("fetch Debian packages: %w", err)
+	var debs []apt.Package
+	var progs *programs
+	work, workCtx := errgroup.WithContext(ctx)
+	work.Go(func() (err error) {
+		if debs, err = archive.Fetch(workCtx, wants, c.refresh); err != nil {
+			return fmt.Errorf("fetch Debian packages: %w", err)
+		}
+		return nil
+	})
+	work.Go(func() (err error) {
+		c.log("building the Go programs")
+		progs, err = buildPrograms(workCtx, c)
+		return err
+	})
+	if err := work.Wait(); err != nil {
+		return err
 	}
+	key, err := inputKey(c, debs, progs)
+	if err != nil {
+		return err
+	}
+	keyFile := filepath.Join(c.cache, "key")
+	if upToDate(keyFile, c.out, key) {
+		c.log("%s is up to date", c.out)
+		return nil
+	}
+	if err := makeImage(ctx, c, archive, debs, progs); err != nil {
+		return err
+	}
+	return os.WriteFile(keyFile, []byte(key), 0o644)
+}
+
+// inputKey identifies the inputs of an image, of which this program is one.
+func inputKey(c config, debs []apt.Package, progs *programs) (string, error) {
+	h := sha256.New()
+	for _, p := range debs {
+		fmt.Fprintf(h, "deb %s %s\n", p.Name, p.SHA256)
+	}
+	for _, p := range progs.described() {
+		fmt.Fprintf(h, "program %s %s\n", p.Path, p.SHA256)
+	}
+	for _, p := range progs.host {
+		fmt.Fprintf(h, "host %s %s\n", p.Name, p.Version)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	for _, name := range []string{c.policy, self} {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "file %x\n", sha256.Sum256(data))
+	}
+	fmt.Fprintf(h, "epoch %s\n", os.Getenv(epochVariable))
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func upToDate(keyFile, out, key string) bool {
+	last, err := os.ReadFile(keyFile)
+	if err != nil || string(last) != key {
+		return false
+	}
+	image, err := guestos.Load(out)
+	return err == nil && image.Verify() == nil
+}
+
+// makeImage makes the image in a new directory and then puts it in the place of the old one, so that c.out is always
+// either absent or complete.
+func makeImage(ctx context.Context, c config, archive *apt.Archive, debs []apt.Package, progs *programs) (err error) {
 	c.log("unpacking %d packages", len(debs))
 	tree, err := unpack(archive, debs)
 	if err != nil {
@@ -62,11 +130,6 @@ func build(ctx context.Context, c config) (err error) {
 		return err
 	}
 	firmware, err := tree.take("usr/share/ovmf/OVMF.amdsev.fd")
-	if err != nil {
-		return err
-	}
-	c.log("building the Go programs")
-	programs, err := buildPrograms(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -87,31 +150,28 @@ func build(ctx context.Context, c config) (err error) {
 			os.RemoveAll(stage)
 		}
 	}()
-
-	c.log("writing the initial RAM file system")
-	initrd, err := initramfs(programs.init.data, kernel.modules)
+	c.log("writing the image")
+	initrd, err := initramfs(progs.init.data, kernel.modules)
 	if err != nil {
 		return err
 	}
-	c.log("writing the root image")
-	root, err := rootfs(tree, programs, c.policy, builtAt)
+	root, err := rootfs(tree, progs, c.policy, builtAt)
 	if err != nil {
 		return err
 	}
-	rootfsPath := filepath.Join(stage, guestos.RootfsName)
-	params, err := root.write(rootfsPath, builtAt)
+	params, err := root.write(filepath.Join(stage, guestos.RootfsName), builtAt)
 	if err != nil {
 		return err
 	}
 	for name, data := range map[string][]byte{
 		guestos.KernelName: kernel.image, guestos.InitrdName: initrd, guestos.FirmwareName: firmware.data,
+		guestos.ConfigName: kernel.config,
 	} {
 		if err := os.WriteFile(filepath.Join(stage, name), data, 0o644); err != nil {
 			return err
 		}
 	}
-
-	manifest, err := describe(stage, kernel, params, builtAt, tree, programs)
+	manifest, err := describe(stage, kernel, params, builtAt, tree, progs)
 	if err != nil {
 		return err
 	}
@@ -128,18 +188,20 @@ func build(ctx context.Context, c config) (err error) {
 		return err
 	}
 	for _, a := range manifest.Artifacts {
-		c.log("%-20s %10.1f KiB  sha256:%s", a.Name, float64(a.Size)/1024, a.SHA256[:16])
+		c.log("%-14s %7.1f MiB  sha256:%s", a.Name, float64(a.Size)/(1<<20), a.SHA256)
 	}
 	return nil
 }
 
-// newestInput is the time that the guest takes as the earliest possible one: SOURCE_DATE_EPOCH if it is set
-// (https://reproducible-builds.org/specs/source-date-epoch/), or else that of the newest packaged file.
+// epochVariable overrides the time of the newest input (https://reproducible-builds.org/specs/source-date-epoch/).
+const epochVariable = "SOURCE_DATE_EPOCH"
+
+// newestInput is the time that the guest takes as the earliest possible one: that of the newest packaged file.
 func newestInput(tree *tree) (int64, error) {
-	if s := os.Getenv("SOURCE_DATE_EPOCH"); s != "" {
+	if s := os.Getenv(epochVariable); s != "" {
 		t, err := strconv.ParseInt(s, 10, 64)
-		if err != nil || t < 0 {
-			return 0, fmt.Errorf("SOURCE_DATE_EPOCH is %q, want seconds since 1970", s)
+		if err != nil || t <= 0 {
+			return 0, fmt.Errorf("%s is %q, want seconds since 1970", epochVariable, s)
 		}
 		return t, nil
 	}

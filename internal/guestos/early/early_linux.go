@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -65,8 +66,9 @@ func Main() {
 	if errors.As(err, &r) {
 		code = r.code
 	}
-	// Process 1 starts with the console as its standard streams (the kernel opens it for init).
-	fmt.Fprintf(os.Stderr, "nacre: refused code=%s %s\n", code, oneLine(err.Error()))
+	// Process 1 starts with the console as its standard streams (the kernel opens it for init). The newline before the
+	// refusal ends what the boot firmware may have left there.
+	fmt.Fprintf(os.Stderr, "\nnacre: refused code=%s %s\n", code, oneLine(err.Error()))
 	unix.Sync()
 	err = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	// Only without ACPI does this return; then process 1 ends, and panic= on the command line decides.
@@ -201,6 +203,9 @@ func findDrive(classBlock string, wait time.Duration) (string, error) {
 // mountRoot puts dm-verity over the drive and mounts the file system that it protects on newRoot. Every block that is
 // read from now on, at any time, is checked; one that does not fit the root hash is an I/O error.
 func mountRoot(drive string, p verity.Params) error {
+	if err := checkSize(filepath.Join("/sys/class/block", filepath.Base(drive), "size"), p); err != nil {
+		return err
+	}
 	control, err := dm.Open()
 	if err != nil {
 		return fmt.Errorf("open the device mapper: %w", err)
@@ -237,6 +242,22 @@ func mountRoot(drive string, p verity.Params) error {
 		return fmt.Errorf("mount the measured root image: %w", err)
 	}
 	return checkGuest(filepath.Join(newRoot, guest))
+}
+
+// checkSize says plainly what the device mapper would refuse without a word: a drive that is too small for the data.
+func checkSize(file string, p verity.Params) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("read the size of the drive: %w", err)
+	}
+	sectors, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		return fmt.Errorf("read the size of the drive: %w", err)
+	}
+	if have, want := sectors*sectorSize, p.DataBlocks*verity.BlockSize; have <= want {
+		return fmt.Errorf("the drive has %d bytes, the data of the measured root image alone %d", have, want)
+	}
+	return nil
 }
 
 // checkGuest reads the program that runs next, all of it. The kernel would otherwise find a changed block of it only
