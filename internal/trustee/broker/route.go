@@ -3,10 +3,10 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -32,12 +32,18 @@ type call struct {
 
 // body reads the request's body, at most the limit.
 func (c *call) body() ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.http.Body, c.limit))
-	if err != nil {
+	var body bytes.Buffer
+	if n := c.http.ContentLength; n > 0 && n <= c.limit {
+		body.Grow(int(min(n, readAhead)) + bytes.MinRead)
+	}
+	if _, err := body.ReadFrom(http.MaxBytesReader(c.w, c.http.Body, c.limit)); err != nil {
 		return nil, fmt.Errorf("read the body: %w", err)
 	}
-	return body, nil
+	return body.Bytes(), nil
 }
+
+// readAhead is the most that is set aside for a body before it has come, in bytes.
+const readAhead = 64 << 10
 
 // query returns the URL's query, one value a name: of several, programs choose differently.
 func (c *call) query() (map[string]string, error) {

@@ -129,7 +129,7 @@ func (s *Store) open(ctx context.Context, database string) error {
 		return err
 	}
 	dsn := func(pragmas ...string) string {
-		q := url.Values{"_pragma": append(pragmas, "busy_timeout(10000)", "trusted_schema(0)")}
+		q := url.Values{"_pragma": append(pragmas, "busy_timeout(10000)", "trusted_schema(0)", "temp_store(MEMORY)")}
 		return (&url.URL{Scheme: "file", Path: absolute, RawQuery: q.Encode()}).String()
 	}
 	if s.write, err = sql.Open("sqlite", dsn("journal_mode(WAL)", "synchronous(FULL)")); err != nil {

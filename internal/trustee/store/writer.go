@@ -34,7 +34,8 @@ type job struct {
 }
 
 // Update runs change as one transaction and returns when it has reached stable storage, or change's error when it was undone. Change runs on
-// the writer's goroutine while everybody waits: it must be short and must not call the store.
+// the writer's goroutine while everybody waits: it must be short and must not call the store. It may run more than once, with what it did
+// before undone.
 //
 // Ctx bounds the wait for a place in the queue. From then on Update waits for the outcome, so that its caller always knows it.
 func (s *Store) Update(ctx context.Context, change func(*Tx) error) error {
@@ -190,13 +191,19 @@ func (w *writer) loadHead() error {
 
 // commit runs the jobs in one database transaction and returns the error of each. A job that fails is undone alone; when the commit fails, all
 // have failed.
+//
+// Jobs hardly ever fail after they have written something. So all run without a mark to return to, which costs more than many a change; only
+// when one has failed so is everything undone and run again with marks.
 func (w *writer) commit(batch []*job) []error {
 	w.errs = append(w.errs[:0], make([]error, len(batch))...)
 	headID, headDigest := w.headID, w.headDigest
-	err := w.attempt(batch)
+	err := w.attempt(batch, false)
+	if errors.Is(err, errRunAgain) {
+		w.undoAll(headID, headDigest)
+		err = w.attempt(batch, true)
+	}
 	if err != nil {
-		_, _ = w.rollback.Exec() // there may be nothing to roll back
-		w.headID, w.headDigest = headID, headDigest
+		w.undoAll(headID, headDigest)
 		for i := range w.errs {
 			w.errs[i] = fmt.Errorf("commit to the database: %w", err)
 		}
@@ -204,28 +211,26 @@ func (w *writer) commit(batch []*job) []error {
 	return w.errs
 }
 
-func (w *writer) attempt(batch []*job) error {
+func (w *writer) undoAll(headID int64, headDigest []byte) {
+	_, _ = w.rollback.Exec() // there may be nothing to roll back
+	w.headID, w.headDigest = headID, headDigest
+}
+
+// errRunAgain says that a job failed half way, in a transaction without marks.
+var errRunAgain = errors.New("a job must be undone")
+
+func (w *writer) attempt(batch []*job, marked bool) error {
 	if _, err := w.begin.Exec(); err != nil {
 		return err
 	}
 	start := w.headID
 	for i, j := range batch {
-		headID, headDigest := w.headID, w.headDigest
-		if _, err := w.savepoint.Exec(); err != nil {
-			return err
-		}
-		if w.errs[i] = w.change(j); w.errs[i] != nil {
-			if _, err := w.undo.Exec(); err != nil {
-				return err
-			}
-			w.headID, w.headDigest = headID, headDigest
-		}
-		if _, err := w.release.Exec(); err != nil {
+		if err := w.runJob(i, j, marked); err != nil {
 			return err
 		}
 	}
 	if w.headID != start {
-		if err := (&Tx{w}).Put(own, headKey, formatHead(w.headID, w.headDigest)); err != nil {
+		if err := (&Tx{w: w}).Put(own, headKey, formatHead(w.headID, w.headDigest)); err != nil {
 			return err
 		}
 	}
@@ -239,18 +244,46 @@ func (w *writer) attempt(batch []*job) error {
 	return err
 }
 
+// runJob runs one job of a batch and notes its error. What it returns is the batch's.
+func (w *writer) runJob(i int, j *job, marked bool) error {
+	headID, headDigest := w.headID, w.headDigest
+	if marked {
+		if _, err := w.savepoint.Exec(); err != nil {
+			return err
+		}
+	}
+	tx := &Tx{w: w}
+	if w.errs[i] = change(j, tx); w.errs[i] != nil && tx.wrote {
+		if !marked {
+			return errRunAgain
+		}
+		if _, err := w.undo.Exec(); err != nil {
+			return err
+		}
+		w.headID, w.headDigest = headID, headDigest
+	}
+	if marked {
+		_, err := w.release.Exec()
+		return err
+	}
+	return nil
+}
+
 // change runs one job; a panic in it is its error, not the end of the process with other people's transactions half done.
-func (w *writer) change(j *job) (err error) {
+func change(j *job, tx *Tx) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic in a transaction: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return j.change(&Tx{w})
+	return j.change(tx)
 }
 
 // Tx is a transaction. It must not be used after the function it was given to returns.
-type Tx struct{ w *writer }
+type Tx struct {
+	w     *writer
+	wrote bool
+}
 
 func checkPlace(ns Namespace, key string, value []byte) error {
 	switch {
@@ -276,6 +309,7 @@ func (tx *Tx) Put(ns Namespace, key string, value []byte) error {
 	if err := checkPlace(ns, key, value); err != nil {
 		return err
 	}
+	tx.wrote = true
 	if _, err := tx.w.put.Exec(string(ns), key, tx.w.now().Unix(), tx.w.seal.seal(kindValue, ns, key, value)); err != nil {
 		return fmt.Errorf("store %s/%s: %w", ns, key, err)
 	}
@@ -287,11 +321,13 @@ func (tx *Tx) PutNew(ns Namespace, key string, value []byte) error {
 	if err := checkPlace(ns, key, value); err != nil {
 		return err
 	}
+	tx.wrote = true
 	return inserted(tx.w.putNew.Exec(string(ns), key, tx.w.now().Unix(), tx.w.seal.seal(kindValue, ns, key, value)))
 }
 
 // Delete removes a key, or returns ErrNotFound.
 func (tx *Tx) Delete(ns Namespace, key string) error {
+	tx.wrote = true
 	r, err := tx.w.remove.Exec(string(ns), key)
 	if err != nil {
 		return fmt.Errorf("delete %s/%s: %w", ns, key, err)
@@ -309,7 +345,9 @@ func (tx *Tx) InsertExpiring(ns Namespace, key string, value []byte, until time.
 		return err
 	}
 	sealed := tx.w.seal.seal(kindExpiring, ns, key, value)
-	return inserted(tx.w.insertExpiring.Exec(string(ns), key, until.Unix(), sealed, tx.w.now().Unix()))
+	err := inserted(tx.w.insertExpiring.Exec(string(ns), key, until.Unix(), sealed, tx.w.now().Unix()))
+	tx.wrote = tx.wrote || !errors.Is(err, ErrExists)
+	return err
 }
 
 func inserted(r sql.Result, err error) error {
@@ -332,6 +370,7 @@ func (tx *Tx) Append(compose func(id int64, previous []byte) (body, digest []byt
 	if err != nil {
 		return fmt.Errorf("compose log entry %d: %w", id, err)
 	}
+	tx.wrote = true
 	if _, err := tx.w.append.Exec(id, body, digest); err != nil {
 		return fmt.Errorf("append log entry %d: %w", id, err)
 	}
