@@ -52,10 +52,13 @@ the policy of the image, and no secret can reach it.`,
 			if err != nil {
 				return err
 			}
+			report.step(sandbox.Event{Step: stepPlatform, Text: "making the keys of the simulated platform"})
+			begin := time.Now()
 			platform, err := h.platform()
 			if err != nil {
 				return err
 			}
+			report.step(sandbox.Event{Step: stepPlatform, Done: true, Took: time.Since(begin), Text: "the simulated platform has keys"})
 			cache, err := cacheDir()
 			if err != nil {
 				return err
@@ -87,6 +90,9 @@ the policy of the image, and no secret can reach it.`,
 	f.BoolVar(&showConsole, "console", false, "show what the guest prints on its console")
 	return c
 }
+
+// stepPlatform comes before the sandbox's steps: at the first time it takes seconds.
+const stepPlatform sandbox.Step = "platform"
 
 // readPod reads a manifest from a file, or from in for "-".
 func readPod(path string, in io.Reader) (*corev1.Pod, error) {

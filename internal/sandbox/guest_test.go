@@ -5,15 +5,9 @@
 package sandbox_test
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"log"
-	"net"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,13 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -38,6 +25,7 @@ import (
 	"github.com/nacre-project/nacre/internal/policygen"
 	"github.com/nacre-project/nacre/internal/sandbox"
 	"github.com/nacre-project/nacre/internal/sandbox/pod"
+	"github.com/nacre-project/nacre/test/imageserver"
 )
 
 // These tests boot real guests. They share the platform, the registry and the answer whether KVM works.
@@ -47,14 +35,13 @@ var shared struct {
 	image    *guestos.Image
 	platform *signer.Platform
 	cache    string
-	registry *httptest.Server
-	busybox  string // reference by digest, as guests see it
+	images   *imageserver.Server
 }
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if shared.registry != nil {
-		shared.registry.Close()
+	if shared.images != nil {
+		shared.images.Close()
 	}
 	if shared.cache != "" {
 		os.RemoveAll(shared.cache)
@@ -96,62 +83,8 @@ func share(dir string) (err error) {
 	if shared.platform, err = signer.Open(filepath.Join(shared.cache, "simtee")); err != nil {
 		return err
 	}
-	shared.registry = httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	shared.busybox, err = pushBusybox(shared.registry.Listener.Addr().(*net.TCPAddr).Port)
+	shared.images, err = imageserver.Start()
 	return err
-}
-
-// pushBusybox puts an image of the machine's static busybox into the registry.
-func pushBusybox(port int) (string, error) {
-	program, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		return "", fmt.Errorf("%w (package busybox-static)", err)
-	}
-	var layer bytes.Buffer
-	w := tar.NewWriter(&layer)
-	files := []tar.Header{
-		{Typeflag: tar.TypeDir, Name: "bin/", Mode: 0o755},
-		{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755, Size: int64(len(program))},
-		{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o777},
-	}
-	for _, applet := range []string{"sh", "cat", "echo", "id", "sleep", "wget"} {
-		files = append(files, tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox", Mode: 0o777})
-	}
-	for _, h := range files {
-		if err := w.WriteHeader(&h); err != nil {
-			return "", err
-		}
-		if h.Size > 0 {
-			if _, err := w.Write(program); err != nil {
-				return "", err
-			}
-		}
-	}
-	if err := w.Close(); err != nil {
-		return "", err
-	}
-	content, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(layer.Bytes())), nil
-	})
-	if err != nil {
-		return "", err
-	}
-	image, err := mutate.AppendLayers(empty.Image, content)
-	if err == nil {
-		image, err = mutate.Config(image, v1.Config{Entrypoint: []string{"/bin/echo", "entrypoint"}, Env: []string{"FROM=image"}})
-	}
-	if err != nil {
-		return "", err
-	}
-	tag, err := name.NewTag(fmt.Sprintf("127.0.0.1:%d/test/busybox:latest", port))
-	if err != nil {
-		return "", err
-	}
-	if err := remote.Write(tag, image); err != nil {
-		return "", err
-	}
-	digest, err := image.Digest()
-	return fmt.Sprintf("10.0.2.2:%d/test/busybox@%s", port, digest), err
 }
 
 // start boots a guest that is gone when the test ends.
@@ -168,7 +101,7 @@ func start(t *testing.T, cfg sandbox.Config) *sandbox.VM {
 // manifest is a pod of the shared image; the text uses IMAGE for its reference.
 func manifest(t *testing.T, text string) string {
 	t.Helper()
-	return "apiVersion: v1\nkind: Pod\nmetadata: {name: test}\nspec:\n" + strings.ReplaceAll(text, "IMAGE", shared.busybox)
+	return "apiVersion: v1\nkind: Pod\nmetadata: {name: test}\nspec:\n" + strings.ReplaceAll(text, "IMAGE", shared.images.Busybox)
 }
 
 // run runs a pod and returns its exit code and what its containers printed, by container.
@@ -354,7 +287,7 @@ func TestGuestRefuses(t *testing.T) {
 		"other init-data":           {sandbox.Tamper{InitDataOnDevice: ownInitData(t, story)}, "init_data_mismatch"},
 		"withheld init-data":        {sandbox.Tamper{WithholdInitData: true}, "init_data_mismatch"},
 		"unknown guest parameter":   {sandbox.Tamper{ExtraCmdline: "nacre.debug=1"}, "cmdline_invalid"},
-		"init-data that is no TOML": {sandbox.Tamper{InitDataOnDevice: []byte("{")}, "init_data_mismatch"},
+		"init-data that is no TOML": {sandbox.Tamper{InitDataOnDevice: []byte("{")}, "init_data_invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := cfg

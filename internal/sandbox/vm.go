@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/status"
+
 	"github.com/nacre-project/nacre/attest/simtee/signer"
 	"github.com/nacre-project/nacre/internal/sandbox/qemu"
 	"github.com/nacre-project/nacre/internal/sandbox/vmm"
@@ -141,9 +143,12 @@ func (vm *VM) connect(ctx context.Context) error {
 	return nil
 }
 
-// Explain returns err, which came from talking to the guest, with what is known about a guest that has ended in the meantime: a
-// *GuestRefused if it said why, else the last that it printed. A running guest is given a moment to end.
+// Explain returns err, which came from talking to the guest, with what is known about a guest that hung up in place of an answer:
+// a *GuestRefused if it said why it ends, else the last that it printed. An answer of the guest needs no explanation.
 func (vm *VM) Explain(err error) error {
+	if _, answered := status.FromError(err); answered {
+		return err
+	}
 	select {
 	case <-vm.host.Done():
 	default:

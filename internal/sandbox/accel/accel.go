@@ -159,12 +159,19 @@ func (p Prober) cacheFile() string {
 	if binary, err = exec.LookPath(binary); err != nil {
 		return ""
 	}
-	for _, path := range []string{binary, p.Kernel} {
-		info, err := os.Stat(path)
-		if err != nil {
-			return ""
-		}
-		fmt.Fprintf(h, "%s %d %d\n", path, info.Size(), info.ModTime().UnixNano())
+	info, err := os.Stat(binary)
+	if err != nil {
+		return ""
+	}
+	fmt.Fprintf(h, "%s %d %d\n", binary, info.Size(), info.ModTime().UnixNano())
+	// The kernel by its content: images are built again more often than their kernel changes.
+	kernel, err := os.Open(p.Kernel)
+	if err != nil {
+		return ""
+	}
+	defer kernel.Close()
+	if _, err := io.Copy(h, io.LimitReader(kernel, maxKernel)); err != nil {
+		return ""
 	}
 	return filepath.Join(p.CacheDir, "kvm-"+hex.EncodeToString(h.Sum(nil)[:8])+".json")
 }

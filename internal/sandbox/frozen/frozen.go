@@ -74,6 +74,13 @@ func (f *File) fill(content io.Reader, limit int64) error {
 	if _, err := unix.FcntlInt(f.file.Fd(), unix.F_ADD_SEALS, seals); err != nil {
 		return fmt.Errorf("sealing: %w", err)
 	}
+	// QEMU takes a descriptor for what it was opened for, and a reader shall have one for reading only.
+	reader, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.file.Fd()))
+	if err != nil {
+		return fmt.Errorf("opening it for reading: %w", err)
+	}
+	f.file.Close()
+	f.file = reader
 	f.data, err = unix.Mmap(int(f.file.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("mapping: %w", err)

@@ -124,6 +124,23 @@ func Run(ctx context.Context, a Agent, p *corev1.Pod, o Options) (int, error) {
 	return code, nil
 }
 
+// answerError is the guest's refusal of a request, or the failure to get an answer. status.Code tells its code.
+type answerError struct {
+	doing string
+	err   error
+}
+
+// Error leaves out what a remote procedure call says about itself; a reader wants the guest's reason.
+func (e answerError) Error() string {
+	text := e.err.Error()
+	if s, answered := status.FromError(e.err); answered {
+		text = s.Message()
+	}
+	return e.doing + ": " + text
+}
+
+func (e answerError) Unwrap() error { return e.err }
+
 type runner struct {
 	Options
 	agent     Agent
@@ -144,7 +161,7 @@ func (r *runner) prepare(ctx context.Context) error {
 	defer cancel()
 	health, err := r.agent.Check(ctx, &agent.CheckRequest{})
 	if err != nil {
-		return fmt.Errorf("asking the agent for its health: %w", err)
+		return answerError{"asking the agent for its health", err}
 	}
 	if health.GetStatus() != agent.HealthCheckResponse_SERVING {
 		return fmt.Errorf("asking the agent for its health: it is %v", health.GetStatus())
@@ -153,12 +170,12 @@ func (r *runner) prepare(ctx context.Context) error {
 		Device: linkName, Name: linkName, HwAddr: qemu.MACAddress, Mtu: 1500,
 		IPAddresses: []*agent.IPAddress{{Family: agent.IPFamily_v4, Address: guestAddress, Mask: prefixLength}},
 	}}); err != nil {
-		return fmt.Errorf("setting the guest's address: %w", err)
+		return answerError{"setting the guest's address", err}
 	}
 	if _, err := r.agent.UpdateRoutes(ctx, &agent.UpdateRoutesRequest{Routes: &agent.Routes{
 		Routes: []*agent.Route{{Gateway: gateway, Device: linkName}},
 	}}); err != nil {
-		return fmt.Errorf("setting the guest's route: %w", err)
+		return answerError{"setting the guest's route", err}
 	}
 	if _, err := r.agent.CreateSandbox(ctx, &agent.CreateSandboxRequest{
 		Hostname: hostname(r.pod), SandboxId: r.sandboxID, Dns: []string{"nameserver " + nameServer},
@@ -167,7 +184,7 @@ func (r *runner) prepare(ctx context.Context) error {
 			Options: []string{"noexec", "nosuid", "nodev", "mode=1777", "size=67108864"},
 		}},
 	}); err != nil {
-		return fmt.Errorf("creating the pod's sandbox: %w", err)
+		return answerError{"creating the pod's sandbox", err}
 	}
 	return nil
 }
@@ -250,13 +267,13 @@ func (r *runner) once(ctx context.Context, c *corev1.Container, stdout, stderr i
 	create, cancel := context.WithTimeout(ctx, createTime)
 	defer cancel()
 	if _, err := r.agent.CreateContainer(create, request); err != nil {
-		return 0, fmt.Errorf("creating it in the guest: %w", err)
+		return 0, answerError{"creating it in the guest", err}
 	}
 	defer r.remove(ctx, id)
 	start, cancel := context.WithTimeout(ctx, rpcTime)
 	defer cancel()
 	if _, err := r.agent.StartContainer(start, &agent.StartContainerRequest{ContainerId: id}); err != nil {
-		return 0, fmt.Errorf("starting it in the guest: %w", err)
+		return 0, answerError{"starting it in the guest", err}
 	}
 	event(Started, 0)
 	code, err := r.attend(ctx, c, id, stdout, stderr)
@@ -316,7 +333,7 @@ func (r *runner) wait(ctx, rpc context.Context, id string) (int, error) {
 	select {
 	case e := <-ended:
 		if e.err != nil {
-			return e.code, fmt.Errorf("waiting for its end: %w", e.err)
+			return e.code, answerError{"waiting for its end", e.err}
 		}
 		return e.code, nil
 	case <-ctx.Done():

@@ -20,7 +20,7 @@ func (m Machine) Args() ([]string, error) {
 	var a args
 	a.add("-name", m.Name)
 	// Nothing that was not asked for: no default devices, no configuration files of the host, no display.
-	a.add("-no-user-config", "-nodefaults", "-nographic", "-vga", "none", "-no-reboot")
+	a.add("-no-user-config", "-nodefaults", "-display", "none", "-vga", "none", "-no-reboot")
 	a.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 	if err := m.boardArgs(&a); err != nil {
 		return nil, fmt.Errorf("describing machine %q: %w", m.Name, err)
@@ -40,7 +40,7 @@ func (m Machine) Args() ([]string, error) {
 
 func (m Machine) boardArgs(a *args) error {
 	// No SMM, no VMware port, no SATA, USB or HPET: less emulated hardware for a guest to attack, and less for it to probe.
-	machine := "q35,smm=off,vmport=off,sata=off,usb=off,hpet=off,graphics=off,dump-guest-core=off"
+	machine := "q35,smm=off,vmport=off,sata=off,usb=off,hpet=off,dump-guest-core=off"
 	size := strconv.Itoa(m.MemoryMiB) + "M"
 	switch m.Platform {
 	case Plain:

@@ -51,10 +51,10 @@ func board(t *testing.T, m Machine) []string {
 	var kept []string
 	for i := 0; i+1 < len(args); i++ {
 		switch args[i] {
-		case "-machine", "-object", "-cpu", "-smp", "-m", "-vga", "-sandbox":
+		case "-machine", "-object", "-cpu", "-smp", "-m", "-vga", "-sandbox", "-display":
 			kept = append(kept, args[i], args[i+1])
 			i++
-		case "-nodefaults", "-no-user-config", "-nographic", "-no-reboot":
+		case "-nodefaults", "-no-user-config", "-no-reboot":
 			kept = append(kept, args[i])
 		}
 	}

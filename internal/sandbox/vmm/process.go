@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -95,7 +94,10 @@ func Start(ctx context.Context, binary string, m qemu.Machine, files *Files, log
 	})
 	if err := p.monitor.negotiate(ctx); err != nil {
 		p.Stop()
-		return nil, fmt.Errorf("starting %s: %w", resolved, errors.Join(p.Err(), err))
+		if p.Err() != nil {
+			err = p.Err() // why the channel is closed
+		}
+		return nil, fmt.Errorf("starting %s: %w", resolved, err)
 	}
 	log.Debug("machine started", "pid", p.pid, "qemu", resolved)
 	return p, nil
