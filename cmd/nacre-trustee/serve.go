@@ -43,6 +43,13 @@ const (
 // serve runs the trustee until the context ends, then lets requests under way end.
 func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err error) {
 	log := newLog(s, stderr)
+	if s.CPUProfile != "" {
+		stop, failed := startProfile(s.CPUProfile)
+		if failed != nil {
+			return failed
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
 	data, err := store.Open(ctx, store.Options{Dir: s.Data, KeyFile: s.KeyFile, UnsafeKeyBesideData: s.UnsafeKeyBesideData})
 	if err != nil {
 		return err

@@ -32,6 +32,8 @@ type settings struct {
 	KeyFile string `toml:"key-file"`
 	JSON    bool   `toml:"json"`
 
+	CPUProfile string `toml:"cpu-profile"`
+
 	TLSCert string `toml:"tls-cert"`
 	TLSKey  string `toml:"tls-key"`
 	TLSName list   `toml:"tls-name"`
@@ -108,6 +110,7 @@ func (s *settings) flags(out io.Writer) *flag.FlagSet {
 	f.StringVar(&s.Data, "data", s.Data, "data `directory`")
 	f.StringVar(&s.KeyFile, "key-file", s.KeyFile, "`file` of the key that seals the data; made at the first start; not below --data")
 	f.BoolVar(&s.JSON, "json", s.JSON, "print what happens at the start, and log, as lines of JSON")
+	f.StringVar(&s.CPUProfile, "cpu-profile", s.CPUProfile, "write a CPU profile of the whole run to this `file`, for go tool pprof")
 	f.StringVar(&s.TLSCert, "tls-cert", s.TLSCert, "PEM `file` of a certificate and its chain (default: one of the trustee's own, to be pinned)")
 	f.StringVar(&s.TLSKey, "tls-key", s.TLSKey, "PEM `file` of the certificate's key")
 	f.Var(&s.TLSName, "tls-name", "`name` or address that the trustee's own certificate is also for, at the first start (repeatable)")
