@@ -24,10 +24,13 @@ var pure = []string{"", "array", "base64", "base64url", "bits", "crypto", "crypt
 var refused = []string{"net.lookup_ip_addr", "crypto.parse_private_keys", "json.verify_schema", "json.match_schema",
 	"trace", "strings.render_template"}
 
-// allowed are the engine's capabilities that are left to policies.
-func allowed(options Options) *ast.Capabilities {
-	c := ast.CapabilitiesForThisVersion()
+// allowed are the engine's capabilities that are left to policies in a version of the language.
+func allowed(version ast.RegoVersion, options Options) *ast.Capabilities {
+	c := ast.CapabilitiesForThisVersion(ast.CapabilitiesRegoVersion(version))
 	c.AllowNet = []string{} // nil would mean any host
+	c.Features = slices.DeleteFunc(c.Features, func(feature string) bool {
+		return feature == ast.FeatureRegoV2 || feature == ast.FeatureRegoV2Import // not settled yet
+	})
 	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool {
 		if b.Name == clock {
 			return options.Clock == nil
@@ -38,5 +41,8 @@ func allowed(options Options) *ast.Capabilities {
 		}
 		return b.Nondeterministic || !slices.Contains(pure, namespace) || slices.Contains(refused, b.Name)
 	})
+	for _, builtin := range options.Builtins {
+		c.Builtins = append(c.Builtins, declare(builtin))
+	}
 	return c
 }

@@ -4,7 +4,8 @@
 // is appraised, what is released to whom.
 //
 // A policy is compiled once and evaluated often, by many at a time. It is a pure function of what an evaluation is
-// given: it reaches no network, no file, no environment, no random numbers, and no clock unless it is handed one.
+// given: it reaches no network, no file but the time zones, no environment, no random numbers, and no clock unless it is
+// handed one.
 // The texts come from owners, or from a host that claims to be one, so sizes, time and result are bounded; the
 // memory that an evaluation takes is not. The package knows Rego and none of the documents that policies speak of.
 // What a missing answer means is the caller's to decide, and deny is the only safe reading.
@@ -16,6 +17,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -53,6 +55,10 @@ type Options struct {
 	// Clock, when set, gives the policy time.now_ns, which is undefined otherwise. A guest must not set it: its
 	// clock is the host's.
 	Clock func() time.Time
+
+	// SkipTypeCheck accepts texts that contradict themselves, such as a member that a constant does not have, which
+	// is then undefined. Policies generated for other engines count on it; a slip in one's own goes unnoticed.
+	SkipTypeCheck bool
 }
 
 // Policy is a compiled policy. It is safe for concurrent use.
@@ -64,6 +70,9 @@ type Policy struct {
 	timeout  time.Duration
 	clock    func() time.Time
 }
+
+// ruleName is what a query looks like.
+var ruleName = regexp.MustCompile(`^data(\.[A-Za-z_][A-Za-z0-9_]*)+$`)
 
 // prepared is a query that has been through the compiler.
 type prepared struct {
@@ -94,14 +103,11 @@ func Compile(ctx context.Context, module string, options Options) (*Policy, erro
 	if p.timeout <= 0 {
 		p.timeout = DefaultTimeout
 	}
-	capabilities := allowed(options)
 	for _, builtin := range options.Builtins {
-		declaration := declare(builtin)
-		capabilities.Builtins = append(capabilities.Builtins, declaration)
-		p.builtins[builtin.Name] = &topdown.Builtin{Decl: declaration, Func: call(builtin)}
+		p.builtins[builtin.Name] = &topdown.Builtin{Decl: declare(builtin), Func: call(builtin)}
 	}
 	var err error
-	if p.compiler, err = compile(module, capabilities); err != nil {
+	if p.compiler, err = compile(module, options); err != nil {
 		return nil, fmt.Errorf("compiling the policy: %w", err)
 	}
 	for _, query := range options.Queries {
@@ -113,12 +119,12 @@ func Compile(ctx context.Context, module string, options Options) (*Policy, erro
 }
 
 // compile tries both versions of the language. Which one a text is meant in shows in whose errors are told.
-func compile(module string, capabilities *ast.Capabilities) (*ast.Compiler, error) {
-	compiler, errV1 := compileAs(ast.RegoV1, module, capabilities)
+func compile(module string, options Options) (*ast.Compiler, error) {
+	compiler, errV1 := compileAs(ast.RegoV1, module, options)
 	if errV1 == nil {
 		return compiler, nil
 	}
-	compiler, errV0 := compileAs(ast.RegoV0, module, capabilities)
+	compiler, errV0 := compileAs(ast.RegoV0, module, options)
 	if errV0 == nil {
 		return compiler, nil
 	}
@@ -131,15 +137,16 @@ func compile(module string, capabilities *ast.Capabilities) (*ast.Compiler, erro
 // filename is what the compiler calls the text.
 const filename = "policy.rego"
 
-func compileAs(version ast.RegoVersion, module string, capabilities *ast.Capabilities) (*ast.Compiler, error) {
+func compileAs(version ast.RegoVersion, module string, options Options) (*ast.Compiler, error) {
+	capabilities := allowed(version, options)
 	parsed, err := ast.ParseModuleWithOpts(filename, module, ast.ParserOptions{RegoVersion: version, Capabilities: capabilities})
 	if err != nil {
 		return nil, err
 	}
-	if parsed == nil {
-		return nil, errors.New("the text is empty")
-	}
 	compiler := ast.NewCompiler().WithCapabilities(capabilities).WithDefaultRegoVersion(version)
+	if options.SkipTypeCheck {
+		compiler = compiler.WithSkipStages(ast.StageCheckTypes)
+	}
 	if compiler.Compile(map[string]*ast.Module{filename: parsed}); compiler.Failed() {
 		return nil, compiler.Errors
 	}
@@ -147,12 +154,12 @@ func compileAs(version ast.RegoVersion, module string, capabilities *ast.Capabil
 }
 
 func (p *Policy) prepare(query string) (prepared, error) {
+	if !ruleName.MatchString(query) {
+		return prepared{}, errors.New("want the name of a rule, such as data.policy.allow")
+	}
 	ref, err := ast.ParseRef(query)
 	if err != nil {
 		return prepared{}, located(err)
-	}
-	if !ref.HasPrefix(ast.DefaultRootRef) || !ref.IsGround() {
-		return prepared{}, errors.New("want the name of a rule, such as data.policy.allow")
 	}
 	compiler := p.compiler.QueryCompiler()
 	body, err := compiler.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(result), ast.NewTerm(ref))))
@@ -283,9 +290,12 @@ func call(builtin Builtin) topdown.BuiltinFunc {
 func located(err error) error {
 	const most = 5
 	var list ast.Errors
+	var single *ast.Error
 	var evaluation *topdown.Error
 	switch {
 	case errors.As(err, &list):
+	case errors.As(err, &single):
+		list = ast.Errors{single}
 	case errors.As(err, &evaluation) && evaluation.Location != nil:
 		return fmt.Errorf("line %d, column %d: %s", evaluation.Location.Row, evaluation.Location.Col, evaluation.Message)
 	default:
@@ -297,7 +307,7 @@ func located(err error) error {
 			lines = append(lines, fmt.Sprintf("and %d more", len(list)-most))
 			break
 		}
-		if e.Location == nil {
+		if e.Location == nil || e.Location.Row == 0 {
 			lines = append(lines, e.Message)
 			continue
 		}

@@ -28,15 +28,10 @@ var errNotFound = &storage.Error{Code: storage.NotFoundErr}
 
 // Read implements storage.Store.
 func (store) Read(_ context.Context, txn storage.Transaction, path storage.Path) (any, error) {
-	documents := txn.(*transaction).documents
-	if len(path) == 0 {
-		all := ast.NewObject()
-		for name, value := range documents {
-			all.Insert(ast.StringTerm(name), ast.NewTerm(value))
-		}
-		return all, nil
+	if len(path) == 0 { // all of data has the policy in it, which the compiler calls recursive
+		return nil, errNotFound
 	}
-	value, ok := documents[path[0]]
+	value, ok := txn.(*transaction).documents[path[0]]
 	for _, segment := range path[1:] {
 		if !ok {
 			break
