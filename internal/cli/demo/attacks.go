@@ -32,7 +32,7 @@ func (s *story) attacks(ctx context.Context) error {
 		{"honest", func() (sandbox.Config, error) { return honest, nil }},
 		{"another-command-line", func() (sandbox.Config, error) {
 			c := honest
-			c.Tamper.ExtraCmdline = "nacre.debug=1"
+			c.Tamper.ExtraCmdline = "sysrq_always_enabled" // a door into the kernel from its console
 			return c, nil
 		}},
 		{"changed-root-image", func() (sandbox.Config, error) {

@@ -132,8 +132,12 @@ func (s *story) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	imageDir, err := filepath.Abs(s.Image.Dir)
+	if err != nil {
+		return err
+	}
 	s.programs = &programs{nacre: s.Nacre, trustee: s.Trustee, dir: s.path("files"), out: s.out,
-		env: append(os.Environ(), "XDG_CONFIG_HOME="+s.path("config"), "XDG_STATE_HOME="+s.path("state"), "NACRE_IMAGE_DIR="+s.Image.Dir)}
+		env: append(os.Environ(), "XDG_CONFIG_HOME="+s.path("config"), "XDG_STATE_HOME="+s.path("state"), "NACRE_IMAGE_DIR="+imageDir)}
 	s.out.printf("A confidential pod, its secret, and a host that wants it too. State: %s\n", s.Dir)
 	if s.registry, err = startRegistry(ctx, s.Busybox); err != nil {
 		return err

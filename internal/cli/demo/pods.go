@@ -102,11 +102,10 @@ func (a answer) refusal() (refusal, error) {
 	if err := json.Unmarshal(a.body, &e); err != nil || e.Code == "" {
 		return refusal{}, fmt.Errorf("the data hub answered %d, and no error document: %q", a.status, a.body)
 	}
-	by := "guest"
-	if e.RequestID != "" { // only the trustee gives out request ids
-		by = "trustee"
+	if strings.HasPrefix(e.RequestID, "guest-") { // the trustee was not asked, or did not answer
+		return refusal{By: "guest", Code: e.Code, Text: e.Message}, nil
 	}
-	return refusal{By: by, Code: e.Code, Text: e.Message, RequestID: e.RequestID}, nil
+	return refusal{By: "trustee", Code: e.Code, Text: e.Message, RequestID: e.RequestID}, nil
 }
 
 // parseAnswer reads a response as it came over the wire.
