@@ -45,7 +45,7 @@ func Predict(image *guestos.Image, vcpus int, initData []byte) (Launch, error) {
 	if err != nil {
 		return Launch{}, err
 	}
-	defer a.Close()
+	defer func() { _ = a.Close() }()
 	return a.launch(simulatedCmdline(image, Tamper{}), vcpus, initData)
 }
 
@@ -66,7 +66,7 @@ func openArtifacts(image *guestos.Image) (a *artifacts, err error) {
 	a = &artifacts{}
 	defer func() {
 		if err != nil {
-			a.Close()
+			_ = a.Close()
 		}
 	}()
 	if a.firmware, err = frozen.Open(image.Firmware, maxFirmware); err != nil {

@@ -110,10 +110,11 @@ func (vm *VM) serve(b *boot, log *slog.Logger) {
 		// The machine first: its end flushes what the guest printed last.
 		vm.process.Stop()
 		cancel()
+		// The peer of both is gone.
 		if vm.agent.conn != nil {
-			vm.agent.conn.Close()
+			_ = vm.agent.conn.Close()
 		}
-		vm.host.Close()
+		_ = vm.host.Close()
 		vm.owned.Wait()
 		b.closeStreams()
 	})

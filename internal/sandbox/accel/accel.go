@@ -58,9 +58,17 @@ type Prober struct {
 type Answer struct {
 	Accel  qemu.Accel `json:"accel"`
 	Reason string     `json:"reason"` // one sentence for people
+	// Until is when the answer is to be asked for again; zero means when the machine changes.
+	Until time.Time `json:"until,omitzero"`
 	// Remembered is set if the answer is an earlier one's.
 	Remembered bool `json:"-"`
 }
+
+// errHung is no proof: the machine may only have been busy.
+var errHung = fmt.Errorf("it hung for %v", probeTime)
+
+// hungFor is how long a kernel that hung is held against KVM.
+const hungFor = time.Hour
 
 // Probe answers. It fails only if ctx ends; whatever keeps KVM from working is an answer.
 func (p Prober) Probe(ctx context.Context) (Answer, error) {
@@ -79,6 +87,9 @@ func (p Prober) Probe(ctx context.Context) (Answer, error) {
 			return Answer{}, fmt.Errorf("probing KVM: %w", context.Cause(ctx))
 		}
 		a = Answer{Accel: qemu.TCG, Reason: fmt.Sprintf("%s opens, but a kernel does not boot with it: %v", Device, err)}
+		if errors.Is(err, errHung) {
+			a.Until = time.Now().Add(hungFor)
+		}
 	}
 	if err := remember(remembered, a); err != nil {
 		p.Log.Warn("the next start will probe KVM again", "error", err)
@@ -87,13 +98,13 @@ func (p Prober) Probe(ctx context.Context) (Answer, error) {
 }
 
 func (p Prober) boot(ctx context.Context, device *os.File) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, probeTime, fmt.Errorf("it hung for %v", probeTime))
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTime, errHung)
 	defer cancel()
 	kernel, err := frozen.Open(p.Kernel, maxKernel)
 	if err != nil {
 		return err
 	}
-	defer kernel.Close()
+	defer func() { _ = kernel.Close() }()
 	files := &vmm.Files{}
 	m := qemu.Machine{
 		Name: "nacre-probe", Accel: qemu.KVM, VCPUs: 1, MemoryMiB: 256,
@@ -113,16 +124,19 @@ func (p Prober) boot(ctx context.Context, device *os.File) error {
 	}
 	defer machine.Stop()
 
-	found := make(chan error, 1)
-	go func() { found <- scan(console) }()
+	var result error
+	scanned := make(chan struct{})
+	go func() {
+		defer close(scanned)
+		result = scan(console)
+	}()
 	defer func() {
 		console.Close()
-		<-found
+		<-scanned
 	}()
 	select {
-	case err := <-found:
-		found <- err
-		return err
+	case <-scanned:
+		return result
 	case <-machine.Halted():
 		return errors.New("the virtual processor met an internal error of KVM")
 	case <-ctx.Done():
@@ -186,6 +200,9 @@ func recall(file string) (Answer, bool) {
 	}
 	var a Answer
 	if json.Unmarshal(text, &a) != nil || a.Accel != qemu.KVM && a.Accel != qemu.TCG {
+		return Answer{}, false
+	}
+	if !a.Until.IsZero() && time.Now().After(a.Until) {
 		return Answer{}, false
 	}
 	a.Remembered = true

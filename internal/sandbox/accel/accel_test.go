@@ -72,9 +72,10 @@ func TestCancelledIsNoAnswer(t *testing.T) {
 	}
 }
 
-func TestDamagedMemoryIsForgotten(t *testing.T) {
+func TestDamagedAndExpiredAnswersAreForgotten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "answer.json")
-	for _, text := range []string{"", "{", `{"accel":"hvf"}`, `{}`, strings.Repeat("[", 1000)} {
+	expired := `{"accel":"tcg","reason":"it hung","until":"2001-01-01T00:00:00Z"}`
+	for _, text := range []string{"", "{", `{"accel":"hvf"}`, `{}`, strings.Repeat("[", 1000), expired} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

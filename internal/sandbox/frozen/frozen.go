@@ -54,7 +54,7 @@ func freeze(name string, content io.Reader, limit int64) (*File, error) {
 	}
 	f := &File{file: os.NewFile(uintptr(fd), name)}
 	if err := f.fill(content, limit); err != nil {
-		f.Close()
+		_ = f.Close() // nothing was mapped, or nothing depends on it
 		return nil, fmt.Errorf("freezing %s: %w", name, err)
 	}
 	return f, nil

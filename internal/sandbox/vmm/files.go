@@ -26,6 +26,14 @@ func (f *Files) Lend(file *os.File) qemu.FD {
 	return qemu.FD(2 + len(f.list))
 }
 
+// At returns the file that the machine sees under a number, nil if there is none.
+func (f *Files) At(fd qemu.FD) *os.File {
+	if i := int(fd) - 3; i >= 0 && i < len(f.list) {
+		return f.list[i]
+	}
+	return nil
+}
+
 // give adds a file that is closed in this process as soon as the machine has it.
 func (f *Files) give(file *os.File) qemu.FD {
 	f.owned = append(f.owned, file)
