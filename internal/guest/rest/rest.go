@@ -82,8 +82,6 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, http.StatusForbidden, refusal{Code: "peer_not_local", Message: "Forbidden: only what runs in the pod is answered"})
 	case !forLoopback(r.Host):
 		h.refuse(w, r, http.StatusForbidden, refusal{Code: "host_not_local", Message: "Forbidden: the request is for another host; ask for http://" + Address})
-	case r.ContentLength != 0:
-		h.refuse(w, r, http.StatusRequestEntityTooLarge, refusal{Code: "body_refused", Message: "requests have no body here"})
 	case strings.HasPrefix(path, attestPrefix):
 		h.refuse(w, r, http.StatusNotFound, refusal{Code: "not_enabled", Message: "Attestation Feature Not Enabled"})
 	case path != "/info" && !strings.HasPrefix(path, resourcePrefix):
@@ -91,6 +89,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", http.MethodGet)
 		h.refuse(w, r, http.StatusMethodNotAllowed, refusal{Code: "method_not_allowed", Message: "Method Not Allowed: only GET is"})
+	case r.ContentLength != 0:
+		h.refuse(w, r, http.StatusRequestEntityTooLarge, refusal{Code: "body_refused", Message: "requests have no body here"})
 	case path == "/info":
 		h.answerInfo(w, r)
 	default:
