@@ -30,6 +30,7 @@ type config struct {
 	guest   string
 	policy  string
 	refresh bool
+	env     []string // for the go command, besides this process's
 	log     func(format string, args ...any)
 }
 

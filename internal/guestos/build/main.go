@@ -25,6 +25,7 @@ func main() {
 	flag.StringVar(&c.guest, "guest", "./cmd/nacre-guest", "Go `package` of the guest program")
 	flag.StringVar(&c.policy, "policy", "internal/guest/boot/default-policy.rego", "agent policy `file` baked into the image")
 	flag.BoolVar(&c.refresh, "refresh", false, "look for newer Debian packages (otherwise those in the cache are used again)")
+	check := flag.Bool("check", false, "build a second time, with an empty Go build cache, and compare every byte with -out")
 	flag.Parse()
 	if flag.NArg() != 0 {
 		fmt.Fprintf(os.Stderr, "build: unexpected argument %q\n", flag.Arg(0))
@@ -36,7 +37,11 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := build(ctx, c); err != nil {
+	run := build
+	if *check {
+		run = checkReproducible
+	}
+	if err := run(ctx, c); err != nil {
 		fmt.Fprintf(os.Stderr, "image: %v\n", err)
 		os.Exit(1)
 	}

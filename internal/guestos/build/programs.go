@@ -76,7 +76,7 @@ func buildPrograms(ctx context.Context, c config) (*programs, error) {
 		args := slices.Concat([]string{"build"}, reproducible, b.flags, []string{"-ldflags=" + b.ld, "-o", out, b.pkgPath})
 		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Dir = b.dir
-		cmd.Env = append(os.Environ(), b.env...)
+		cmd.Env = slices.Concat(os.Environ(), b.env, c.env)
 		if text, err := cmd.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("build %s: %w\n%s", b.pkgPath, err, text)
 		}

@@ -60,6 +60,10 @@ func (r *refusal) Unwrap() error { return r.err }
 // Main boots the guest. On success it does not return, because the process becomes the guest proper. On failure it
 // prints the refusal on the console and powers off.
 func Main() {
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "nacre-init is /init of the guest image; it does nothing outside of one")
+		os.Exit(2)
+	}
 	err := boot()
 	code := CodeBootFailed
 	var r *refusal
@@ -306,9 +310,10 @@ func handOver() error {
 	return fmt.Errorf("execute %s: %w", guest, err)
 }
 
+// oneLine keeps control characters off the console.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
 			return ' '
 		}
 		return r
