@@ -35,7 +35,8 @@ func EncodeAnnotation(raw []byte) (string, error) {
 	return base64.StdEncoding.EncodeToString(compressed), nil
 }
 
-// DecodeAnnotation returns the init-data text in the value of a pod annotation. It does not parse the text.
+// DecodeAnnotation returns the init-data text in the value of a pod annotation, which may have line breaks in it. It
+// does not parse the text.
 func DecodeAnnotation(value string) ([]byte, error) {
 	if len(value) > base64.StdEncoding.EncodedLen(maxCompressed) {
 		return nil, fmt.Errorf("reading the init-data annotation: %d characters are too many", len(value))
