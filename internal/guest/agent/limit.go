@@ -5,6 +5,7 @@ package agent
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -55,7 +56,7 @@ func (c *limitConn) Read(p []byte) (int, error) {
 	if refused := c.in.follow(p[:n], c.request); refused != nil {
 		c.log.Warn("a connection of the host is ended", "reason", refused)
 		c.Close()
-		return 0, refused
+		return 0, io.EOF
 	}
 	return n, err
 }

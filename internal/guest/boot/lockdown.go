@@ -52,7 +52,7 @@ var settings = []setting{
 func lockDown(root string) error {
 	for _, s := range settings {
 		path := filepath.Join(root, s.path)
-		err := os.WriteFile(path, []byte(s.value+"\n"), 0)
+		err := write(path, s.value)
 		if errors.Is(err, fs.ErrNotExist) && s.optional {
 			continue
 		}
@@ -77,7 +77,7 @@ func entropyReady(misc, modules string) error {
 	current, err := os.ReadFile(filepath.Join(misc, "hw_random/rng_current"))
 	if err == nil && strings.TrimSpace(string(current)) != "none" {
 		path := filepath.Join(modules, "rng_core/parameters/current_quality")
-		if err := os.WriteFile(path, []byte("0\n"), 0); err != nil {
+		if err := write(path, "0"); err != nil {
 			return refuse(CodeEntropy, "taking the credit of the generator %s away: %w", strings.TrimSpace(string(current)), err)
 		}
 		got, err := os.ReadFile(path)
@@ -94,4 +94,14 @@ func entropyReady(misc, modules string) error {
 			return refuse(CodeEntropy, "waiting for the kernel's generator: %w", err)
 		}
 	}
+}
+
+// write writes a line into a file that must exist.
+func write(path, line string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(line + "\n")
+	return errors.Join(err, f.Close())
 }

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command probe is what the test's containers run: it does what its first argument says.
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	switch os.Args[1] {
+	case "show": // what it sees of itself
+		host, _ := os.Hostname()
+		fmt.Printf("args=%q uid=%d gid=%d pid=%d host=%s\n", os.Args[2:], os.Getuid(), os.Getgid(), os.Getpid(), host)
+		for _, e := range os.Environ() {
+			fmt.Println("env " + e)
+		}
+		for _, field := range []string{"NoNewPrivs", "CapEff", "CapBnd", "Seccomp"} {
+			fmt.Println(status(field))
+		}
+		for _, file := range []string{"/etc/resolv.conf", "/etc/hosts", "/etc/hostname"} {
+			text, err := os.ReadFile(file)
+			fmt.Printf("%s %v %q\n", file, err, text)
+		}
+		fmt.Println("mount", syscall.Mount("none", "/", "tmpfs", 0, ""))
+		fmt.Println("mknod", syscall.Mknod("/node", syscall.S_IFBLK|0o600, 7<<8))
+		fmt.Println("unshare", syscall.Unshare(syscall.CLONE_NEWUSER))
+		_, err := syscall.Socket(40, syscall.SOCK_STREAM, 0)
+		fmt.Println("vsock", err)
+		fmt.Println("proc", os.WriteFile("/proc/sys/kernel/domainname", []byte("x"), 0))
+		fmt.Fprintln(os.Stderr, "to the other stream")
+	case "exit":
+		code, _ := strconv.Atoi(os.Args[2])
+		os.Exit(code)
+	case "wait": // for a signal; says which
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, syscall.SIGTERM, syscall.SIGUSR1)
+		fmt.Println("waiting")
+		fmt.Println("got", <-signals)
+	case "echo":
+		_, _ = io.Copy(os.Stdout, os.Stdin)
+	case "flood": // writes more than a pipe holds
+		n, _ := strconv.Atoi(os.Args[2])
+		line := []byte(strings.Repeat("x", 1023) + "\n")
+		for range n {
+			_, _ = os.Stdout.Write(line)
+		}
+	}
+}
+
+func status(field string) string {
+	f, err := os.Open("/proc/self/status")
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if strings.HasPrefix(s.Text(), field+":") {
+			return strings.Join(strings.Fields(s.Text()), " ")
+		}
+	}
+	return field + " is missing"
+}
