@@ -19,9 +19,16 @@ import (
 	"syscall"
 )
 
+// gcPercent lets the heap grow to five times what lives in it before it is collected. What lives is some ten MiB, and a request's garbage is
+// a quarter of one, so that collecting as often as Go does by default would be a tenth of all work.
+const gcPercent = 400
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

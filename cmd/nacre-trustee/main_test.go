@@ -239,7 +239,7 @@ func TestGracefulEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer, err := http.ReadResponse(reader, nil)
-	if err != nil || answer.StatusCode != 200 {
+	if err != nil || answer.StatusCode != http.StatusOK {
 		t.Errorf("the request under way: %v", err)
 	}
 	if err := p.cmd.Wait(); err != nil {

@@ -157,10 +157,10 @@ func ParsePublicKey(text []byte) (ed25519.PublicKey, error) {
 	return public, nil
 }
 
-const (
-	namespace store.Namespace = "admin"
-	firstKey                  = "first-key" // the 32 bytes of the public key made at the first start
-)
+const namespace store.Namespace = "admin"
+
+// firstKey is the key in the store of the 32 bytes of the public key made at the first start.
+const firstKey = "first-key"
 
 // First returns the public key of the owner's first key pair. At the first start it makes the pair: the private half goes to the file out
 // (mode 0600, never over another; a key that is there already is taken), the public half stays. Made says whether that happened now.

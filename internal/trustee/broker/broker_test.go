@@ -143,7 +143,7 @@ func TestTokenContent(t *testing.T) {
 }
 
 // A fresh trustee releases nothing, to anybody.
-func TestFreshTrusteeReleasesNothing(t *testing.T) {
+func TestAttackFreshTrustee(t *testing.T) {
 	s := start(t)
 	if err := s.admin.PutResource(t.Context(), secretPath, []byte("hunter2")); err != nil {
 		t.Fatal(err)
@@ -556,7 +556,7 @@ func TestAVerifiersPanicIsOneRequestsFailure(t *testing.T) {
 }
 
 // The answer leaves only after its record was written: without a store there is no answer.
-func TestNothingLeavesWithoutItsRecord(t *testing.T) {
+func TestAttackWithoutARecord(t *testing.T) {
 	s := start(t)
 	s.provision()
 	a := s.attempt()

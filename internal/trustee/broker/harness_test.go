@@ -31,40 +31,22 @@ import (
 	"github.com/nacre-project/nacre/internal/trustee/store"
 	"github.com/nacre-project/nacre/kbs"
 	"github.com/nacre-project/nacre/policy/templates"
+	"github.com/nacre-project/nacre/test/machine"
 )
 
-// The machines: one whose root the trustee knows, and one of somebody else. Making their keys takes seconds, so all tests share them.
-var machines struct {
-	once         sync.Once
-	ours, theirs *signer.Platform
-	err          error
-}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if machinesDir != "" {
-		os.RemoveAll(machinesDir)
-	}
-	os.Exit(code)
-}
-
-var machinesDir string
+// The machines: one whose root the trustee knows, and one of somebody else.
+var openOurs, openTheirs = machine.Lazy("ours"), machine.Lazy("theirs")
 
 func platforms(t testing.TB) (ours, theirs *signer.Platform) {
 	t.Helper()
-	m := &machines
-	m.once.Do(func() {
-		if machinesDir, m.err = os.MkdirTemp("", "nacre-machines-"); m.err != nil {
-			return
-		}
-		if m.ours, m.err = signer.Open(filepath.Join(machinesDir, "ours")); m.err == nil {
-			m.theirs, m.err = signer.Open(filepath.Join(machinesDir, "theirs"))
-		}
-	})
-	if m.err != nil {
-		t.Fatal(m.err)
+	ours, err := openOurs()
+	if err == nil {
+		theirs, err = openTheirs()
 	}
-	return m.ours, m.theirs
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ours, theirs
 }
 
 const initDataText = `version = "0.1.0"

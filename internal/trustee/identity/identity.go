@@ -26,10 +26,10 @@ import (
 	"github.com/nacre-project/nacre/internal/trustee/store"
 )
 
-const (
-	namespace store.Namespace = "server"
-	certKey                   = "tls-certificate" // PEM: certificate, then private key
-)
+const namespace store.Namespace = "server"
+
+// certKey is the key in the store of the PEM of the certificate, followed by its private key.
+const certKey = "tls-certificate"
 
 // alwaysNamed are the names that every certificate has.
 var alwaysNamed = []string{"nacre-trustee", "localhost", "127.0.0.1", "::1"}

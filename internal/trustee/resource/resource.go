@@ -18,6 +18,14 @@ import (
 	"github.com/nacre-project/nacre/secret"
 )
 
+// The methods of requests. The package does not import net/http, whose names these are.
+const (
+	Get    = "GET"
+	Post   = "POST"
+	Put    = "PUT"
+	Delete = "DELETE"
+)
+
 // Access is what a request needs before a plugin may handle it. The zero value is that nobody may have it.
 type Access int
 
@@ -41,7 +49,7 @@ const MaxSize = kbs.MaxPlaintextSize
 
 // Request is what a plugin is asked for.
 type Request struct {
-	Method string            // GET, POST, PUT or DELETE
+	Method string            // Get, Post, Put or Delete
 	Path   []string          // segments after the plugin's name
 	Query  map[string]string // one value a name
 	Body   []byte
@@ -70,7 +78,7 @@ type Stored struct{ Store *store.Store }
 // Access lets attested guests get, and administrators set and delete.
 func (Stored) Access(method string, _ []string) Access {
 	switch method {
-	case "GET":
+	case Get:
 		return Release
 	case "POST", "DELETE":
 		return Admin
@@ -85,18 +93,18 @@ func (p Stored) Handle(ctx context.Context, r Request) (Answer, error) {
 		return Answer{}, err
 	}
 	switch r.Method {
-	case "GET":
+	case Get:
 		value, err := p.Store.Get(ctx, namespace, key)
 		if errors.Is(err, store.ErrNotFound) {
 			return Answer{}, ErrNotFound
 		}
 		return Answer{Body: secret.New(value)}, err
-	case "POST":
+	case Post:
 		if len(r.Body) > MaxSize {
 			return Answer{}, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(r.Body), MaxSize)
 		}
 		return Answer{Change: func(tx *store.Tx) error { return tx.Put(namespace, key, r.Body) }}, nil
-	case "DELETE":
+	case Delete:
 		return Answer{Change: func(tx *store.Tx) error {
 			if err := tx.Delete(namespace, key); errors.Is(err, store.ErrNotFound) {
 				return ErrNotFound

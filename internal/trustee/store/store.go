@@ -95,7 +95,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	}
 	defer func() {
 		if err != nil {
-			s.release()
+			err = errors.Join(err, s.release())
 		}
 	}()
 	if s.lock, err = lock(filepath.Join(o.Dir, "lock")); err != nil {
@@ -168,7 +168,7 @@ func (s *Store) open(ctx context.Context, database string) error {
 			WHERE ns = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?`},
 		{&s.entries, `SELECT id, body, digest FROM log WHERE id > ? ORDER BY id LIMIT ?`},
 	} {
-		if *p.stmt, err = s.read.PrepareContext(ctx, p.text); err != nil {
+		if *p.stmt, err = s.read.PrepareContext(ctx, p.text); err != nil { //nolint:sqlclosecheck // closed with the database
 			return errors.Join(err, conn.Close())
 		}
 	}
@@ -268,7 +268,7 @@ func (s *Store) List(ctx context.Context, ns Namespace, prefix, after string, li
 	if err != nil {
 		return nil, fmt.Errorf("list the keys of %s: %w", ns, err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err has what matters
 	var list []Info
 	for rows.Next() {
 		var i Info
@@ -296,7 +296,7 @@ func (s *Store) Entries(ctx context.Context, after int64, limit int) ([]Entry, e
 	if err != nil {
 		return nil, fmt.Errorf("read the log after entry %d: %w", after, err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err has what matters
 	var list []Entry
 	for rows.Next() {
 		var e Entry

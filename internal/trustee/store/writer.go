@@ -135,7 +135,7 @@ func newWriter(ctx context.Context, conn *sql.Conn, seal sealer, now func() time
 		{&w.prune, `DELETE FROM expiring WHERE rowid IN (SELECT rowid FROM expiring WHERE expires <= ? ORDER BY expires LIMIT ?)`},
 	} {
 		var err error
-		if *p.stmt, err = conn.PrepareContext(ctx, p.text); err != nil {
+		if *p.stmt, err = conn.PrepareContext(ctx, p.text); err != nil { //nolint:sqlclosecheck // closed with the connection
 			return nil, err
 		}
 	}
@@ -168,7 +168,7 @@ func (w *writer) loadHead() error {
 	var sealedID int64
 	var sealedDigest []byte
 	var sealed []byte
-	switch err := w.get.QueryRow(string(own), headKey).Scan(&sealed); {
+	switch err := w.get.QueryRowContext(context.Background(), string(own), headKey).Scan(&sealed); {
 	case errors.Is(err, sql.ErrNoRows):
 	case err != nil:
 		return fmt.Errorf("read the note of the log's end: %w", err)
@@ -212,15 +212,20 @@ func (w *writer) commit(batch []*job) []error {
 }
 
 func (w *writer) undoAll(headID int64, headDigest []byte) {
-	_, _ = w.rollback.Exec() // there may be nothing to roll back
+	_, _ = exec(w.rollback) // there may be nothing to roll back
 	w.headID, w.headDigest = headID, headDigest
+}
+
+// exec runs a statement of the writer's to its end: a transaction belongs to several callers, and none of them can interrupt it.
+func exec(s *sql.Stmt, args ...any) (sql.Result, error) {
+	return s.ExecContext(context.Background(), args...)
 }
 
 // errRunAgain says that a job failed half way, in a transaction without marks.
 var errRunAgain = errors.New("a job must be undone")
 
 func (w *writer) attempt(batch []*job, marked bool) error {
-	if _, err := w.begin.Exec(); err != nil {
+	if _, err := exec(w.begin); err != nil {
 		return err
 	}
 	start := w.headID
@@ -236,11 +241,11 @@ func (w *writer) attempt(batch []*job, marked bool) error {
 	}
 	if now := w.now(); now.Sub(w.pruned) >= pruneEvery {
 		w.pruned = now
-		if _, err := w.prune.Exec(now.Unix(), pruneRows); err != nil {
+		if _, err := exec(w.prune, now.Unix(), pruneRows); err != nil {
 			return err
 		}
 	}
-	_, err := w.commitStmt.Exec()
+	_, err := exec(w.commitStmt)
 	return err
 }
 
@@ -248,7 +253,7 @@ func (w *writer) attempt(batch []*job, marked bool) error {
 func (w *writer) runJob(i int, j *job, marked bool) error {
 	headID, headDigest := w.headID, w.headDigest
 	if marked {
-		if _, err := w.savepoint.Exec(); err != nil {
+		if _, err := exec(w.savepoint); err != nil {
 			return err
 		}
 	}
@@ -257,13 +262,13 @@ func (w *writer) runJob(i int, j *job, marked bool) error {
 		if !marked {
 			return errRunAgain
 		}
-		if _, err := w.undo.Exec(); err != nil {
+		if _, err := exec(w.undo); err != nil {
 			return err
 		}
 		w.headID, w.headDigest = headID, headDigest
 	}
 	if marked {
-		_, err := w.release.Exec()
+		_, err := exec(w.release)
 		return err
 	}
 	return nil
@@ -298,7 +303,7 @@ func checkPlace(ns Namespace, key string, value []byte) error {
 // Get returns the value of a key, or ErrNotFound.
 func (tx *Tx) Get(ns Namespace, key string) ([]byte, error) {
 	var sealed []byte
-	if err := tx.w.get.QueryRow(string(ns), key).Scan(&sealed); err != nil {
+	if err := tx.w.get.QueryRowContext(context.Background(), string(ns), key).Scan(&sealed); err != nil {
 		return nil, readError(ns, key, err)
 	}
 	return tx.w.seal.open(kindValue, ns, key, sealed)
@@ -310,7 +315,7 @@ func (tx *Tx) Put(ns Namespace, key string, value []byte) error {
 		return err
 	}
 	tx.wrote = true
-	if _, err := tx.w.put.Exec(string(ns), key, tx.w.now().Unix(), tx.w.seal.seal(kindValue, ns, key, value)); err != nil {
+	if _, err := exec(tx.w.put, string(ns), key, tx.w.now().Unix(), tx.w.seal.seal(kindValue, ns, key, value)); err != nil {
 		return fmt.Errorf("store %s/%s: %w", ns, key, err)
 	}
 	return nil
@@ -322,13 +327,13 @@ func (tx *Tx) PutNew(ns Namespace, key string, value []byte) error {
 		return err
 	}
 	tx.wrote = true
-	return inserted(tx.w.putNew.Exec(string(ns), key, tx.w.now().Unix(), tx.w.seal.seal(kindValue, ns, key, value)))
+	return inserted(exec(tx.w.putNew, string(ns), key, tx.w.now().Unix(), tx.w.seal.seal(kindValue, ns, key, value)))
 }
 
 // Delete removes a key, or returns ErrNotFound.
 func (tx *Tx) Delete(ns Namespace, key string) error {
 	tx.wrote = true
-	r, err := tx.w.remove.Exec(string(ns), key)
+	r, err := exec(tx.w.remove, string(ns), key)
 	if err != nil {
 		return fmt.Errorf("delete %s/%s: %w", ns, key, err)
 	}
@@ -345,7 +350,7 @@ func (tx *Tx) InsertExpiring(ns Namespace, key string, value []byte, until time.
 		return err
 	}
 	sealed := tx.w.seal.seal(kindExpiring, ns, key, value)
-	err := inserted(tx.w.insertExpiring.Exec(string(ns), key, until.Unix(), sealed, tx.w.now().Unix()))
+	err := inserted(exec(tx.w.insertExpiring, string(ns), key, until.Unix(), sealed, tx.w.now().Unix()))
 	tx.wrote = tx.wrote || !errors.Is(err, ErrExists)
 	return err
 }
@@ -371,7 +376,7 @@ func (tx *Tx) Append(compose func(id int64, previous []byte) (body, digest []byt
 		return fmt.Errorf("compose log entry %d: %w", id, err)
 	}
 	tx.wrote = true
-	if _, err := tx.w.append.Exec(id, body, digest); err != nil {
+	if _, err := exec(tx.w.append, id, body, digest); err != nil {
 		return fmt.Errorf("append log entry %d: %w", id, err)
 	}
 	tx.w.headID, tx.w.headDigest = id, digest
