@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -71,15 +72,28 @@ func build(ctx context.Context, c config) error {
 	if err != nil {
 		return err
 	}
-	keyFile := filepath.Join(c.cache, "key")
-	if upToDate(keyFile, c.out, key) {
+	last := filepath.Join(c.cache, "last-build")
+	if record, err := buildRecord(c.out, key); err == nil && upToDate(last, c.out, record) {
 		c.log("%s is up to date", c.out)
 		return nil
 	}
 	if err := makeImage(ctx, c, archive, debs, progs); err != nil {
 		return err
 	}
-	return os.WriteFile(keyFile, []byte(key), 0o644)
+	record, err := buildRecord(c.out, key)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(last, record, 0o644)
+}
+
+// buildRecord says from which inputs the image in a directory was made.
+func buildRecord(out, key string) ([]byte, error) {
+	manifest, err := os.ReadFile(filepath.Join(out, guestos.ManifestName))
+	if err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, "inputs %s\nmanifest %x\n", key, sha256.Sum256(manifest)), nil
 }
 
 // inputKey identifies the inputs of an image, of which this program is one.
@@ -109,9 +123,8 @@ func inputKey(c config, debs []apt.Package, progs *programs) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-func upToDate(keyFile, out, key string) bool {
-	last, err := os.ReadFile(keyFile)
-	if err != nil || string(last) != key {
+func upToDate(last, out string, record []byte) bool {
+	if before, err := os.ReadFile(last); err != nil || !bytes.Equal(before, record) {
 		return false
 	}
 	image, err := guestos.Load(out)
@@ -258,11 +271,19 @@ func artifact(dir, name string) (guestos.Artifact, error) {
 }
 
 func writeJSON(path string, v any) error {
-	text, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
+	var text bytes.Buffer
+	if err := encode(&text, v); err != nil {
 		return err
 	}
-	return os.WriteFile(path, append(text, '\n'), 0o644)
+	return os.WriteFile(path, text.Bytes(), 0o644)
+}
+
+// encode writes JSON for people, too.
+func encode(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
 }
 
 // replaceDir moves the directory fresh to the place of old.
