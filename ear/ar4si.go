@@ -22,7 +22,12 @@ const (
 	Contraindicated             // the verifier affirms that it is untrustworthy
 )
 
-var tierNames = [...]string{None: "none", Affirming: "affirming", Warning: "warning", Contraindicated: "contraindicated"}
+var tierNames = [...]string{
+	None:            "none",
+	Affirming:       "affirming",
+	Warning:         "warning",
+	Contraindicated: "contraindicated",
+}
 
 // String is the tier's name in a token.
 func (t Tier) String() string {

@@ -59,10 +59,16 @@ func TestEveryClaimCounts(t *testing.T) {
 
 func TestParseVectorRefuses(t *testing.T) {
 	for name, object := range map[string]map[string]any{
-		"nothing": nil, "empty": {}, "unknown": {"hardwear": json.Number("2")}, "another case": {"Hardware": json.Number("2")},
-		"too large": {"hardware": json.Number("128")}, "too small": {"hardware": json.Number("-129")},
+		"nothing":      nil,
+		"empty":        {},
+		"unknown":      {"hardwear": json.Number("2")},
+		"another case": {"Hardware": json.Number("2")},
+		"too large":    {"hardware": json.Number("128")}, "too small": {"hardware": json.Number("-129")},
 		"wraps around": {"hardware": json.Number("258")}, "fraction": {"hardware": json.Number("2.5")},
-		"exponent": {"hardware": json.Number("2e0")}, "text": {"hardware": "2"}, "null": {"hardware": nil}, "list": {"hardware": []any{}},
+		"exponent": {"hardware": json.Number("2e0")},
+		"text":     {"hardware": "2"},
+		"null":     {"hardware": nil},
+		"list":     {"hardware": []any{}},
 	} {
 		if v, err := ear.ParseVector(object); err == nil {
 			t.Errorf("%s: accepted as %+v", name, v)

@@ -105,7 +105,12 @@ func TestTokenIsExact(t *testing.T) {
 
 func TestSignAndVerify(t *testing.T) {
 	s := newSigner(t)
-	token, claims, err := ear.Verify(sign(t, s, result()), []ear.Key{newSigner(t).Public(), s.Public()}, issued, ear.Options{})
+	token, claims, err := ear.Verify(
+		sign(t, s, result()),
+		[]ear.Key{newSigner(t).Public(), s.Public()},
+		issued,
+		ear.Options{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +189,13 @@ func TestTimes(t *testing.T) {
 }
 
 // forge signs claims or a header of the attacker's choice, with the right key where that is not the deviation.
-func forge(t *testing.T, algorithm jose.SignatureAlgorithm, key any, headers map[jose.HeaderKey]any, claims string) string {
+func forge(
+	t *testing.T,
+	algorithm jose.SignatureAlgorithm,
+	key any,
+	headers map[jose.HeaderKey]any,
+	claims string,
+) string {
 	t.Helper()
 	options := (&jose.SignerOptions{}).WithType("JWT")
 	for name, value := range headers {
@@ -296,9 +307,13 @@ func TestAttackUnknownKeyID(t *testing.T) {
 func TestAttackKeyInTheHeader(t *testing.T) {
 	c, attacker := newCourt(t), newCourt(t)
 	own := jose.JSONWebKey{Key: &attacker.private.PublicKey, Algorithm: "ES256"}
-	for name, value := range map[jose.HeaderKey]any{"jwk": own, "jku": "https://attacker.example/jwks.json", "x5u": "https://attacker.example/x"} {
+	for name, value := range map[jose.HeaderKey]any{"jwk": own, "jku": "https://attacker.example/jwks.json",
+		"x5u": "https://attacker.example/x"} {
 		headers := map[jose.HeaderKey]any{"kid": c.key.ID, name: value}
-		if err := c.verify(forge(t, jose.ES256, attacker.private, headers, wantClaims)); !errors.Is(err, ear.ErrUntrusted) {
+		if err := c.verify(forge(t, jose.ES256, attacker.private, headers, wantClaims)); !errors.Is(
+			err,
+			ear.ErrUntrusted,
+		) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -307,7 +322,9 @@ func TestAttackKeyInTheHeader(t *testing.T) {
 func TestAttackChangedClaims(t *testing.T) {
 	c := newCourt(t)
 	parts := strings.Split(forge(t, jose.ES256, c.private, c.kid(), wantClaims), ".")
-	parts[1] = base64.RawURLEncoding.EncodeToString([]byte(strings.Replace(wantClaims, `"measurement":"aa"`, `"measurement":"ab"`, 1)))
+	parts[1] = base64.RawURLEncoding.EncodeToString(
+		[]byte(strings.Replace(wantClaims, `"measurement":"aa"`, `"measurement":"ab"`, 1)),
+	)
 	if err := c.verify(strings.Join(parts, ".")); !errors.Is(err, ear.ErrUntrusted) {
 		t.Error(err)
 	}
@@ -376,7 +393,10 @@ func TestVerifyRefuses(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if _, _, err := ear.Verify(forge(t, jose.ES256, c.private, c.kid(), wantClaims), nil, issued, ear.Options{}); !errors.Is(err, ear.ErrUntrusted) {
+	if _, _, err := ear.Verify(forge(t, jose.ES256, c.private, c.kid(), wantClaims), nil, issued, ear.Options{}); !errors.Is(
+		err,
+		ear.ErrUntrusted,
+	) {
 		t.Errorf("with no keys at all: %v", err)
 	}
 }
@@ -402,7 +422,9 @@ func TestSignRefuses(t *testing.T) {
 // The status in a token is what its vector comes to, whatever the caller thinks.
 func TestStatusIsComputed(t *testing.T) {
 	token := result()
-	token.Submods = map[string]ear.Submod{"cpu0": {Status: ear.Affirming, Vector: ear.Vector{Hardware: 97}, Evidence: map[string]any{}}}
+	token.Submods = map[string]ear.Submod{
+		"cpu0": {Status: ear.Affirming, Vector: ear.Vector{Hardware: 97}, Evidence: map[string]any{}},
+	}
 	s := newSigner(t)
 	got, _, err := ear.Verify(sign(t, s, token), []ear.Key{s.Public()}, issued, ear.Options{})
 	if err != nil || got.Submods["cpu0"].Status != ear.Contraindicated {
@@ -432,7 +454,8 @@ func TestSignerPEM(t *testing.T) {
 	}
 	for name, text := range map[string]string{"nothing": "", "another type": "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n",
 		"not PKCS#8": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
-		"Ed25519":    "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n"} {
+		"Ed25519": "-----BEGIN PRIVATE KEY-----\n" +
+			"MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n"} {
 		if _, err := ear.ParseSigner([]byte(text)); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
@@ -461,8 +484,9 @@ func TestJWKS(t *testing.T) {
 	if empty, err := ear.JWKS(); err != nil || string(empty) != `{"keys":[]}` {
 		t.Errorf("%s, %v", empty, err)
 	}
-	for name, text := range map[string]string{"nothing": "", "no keys": `{"keys":[]}`, "a key without an id": `{"keys":[{"kty":"EC","crv":"P-256",` +
-		`"x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}`,
+	for name, text := range map[string]string{"nothing": "", "no keys": `{"keys":[]}`,
+		"a key without an id": `{"keys":[{"kty":"EC","crv":"P-256",` +
+			`"x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}`,
 		"a secret": `{"keys":[{"kty":"oct","kid":"1","k":"AAAA"}]}`, "too long": strings.Repeat(" ", ear.MaxSize+1)} {
 		if _, err := ear.ParseJWKS([]byte(text)); err == nil {
 			t.Errorf("%s: accepted", name)

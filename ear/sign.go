@@ -151,7 +151,8 @@ func ParseJWKS(text []byte) ([]Key, error) {
 	var keys []Key
 	for _, jwk := range set.Keys {
 		public, ok := jwk.Key.(*ecdsa.PublicKey)
-		if ok && public.Curve == elliptic.P256() && jwk.KeyID != "" && (jwk.Algorithm == "" || jwk.Algorithm == string(jose.ES256)) {
+		if ok && public.Curve == elliptic.P256() && jwk.KeyID != "" &&
+			(jwk.Algorithm == "" || jwk.Algorithm == string(jose.ES256)) {
 			keys = append(keys, Key{ID: jwk.KeyID, Public: public})
 		}
 	}

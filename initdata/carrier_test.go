@@ -59,7 +59,10 @@ func TestRealDevice(t *testing.T) {
 
 func TestCarriersRoundTrip(t *testing.T) {
 	for name, raw := range map[string][]byte{
-		"nothing": {}, "short": []byte("some content"), "text": []byte(valid), "zeros": make([]byte, initdata.MaxSize),
+		"nothing":        {},
+		"short":          []byte("some content"),
+		"text":           []byte(valid),
+		"zeros":          make([]byte, initdata.MaxSize),
 		"incompressible": incompressible(initdata.MaxSize),
 	} {
 		annotation, err := initdata.EncodeAnnotation(raw)
@@ -73,7 +76,8 @@ func TestCarriersRoundTrip(t *testing.T) {
 		if err != nil || len(image)%512 != 0 {
 			t.Fatalf("%s: %d bytes, %v", name, len(image), err)
 		}
-		if back, err := initdata.DecodeDevice(iotest.OneByteReader(bytes.NewReader(image))); err != nil || !bytes.Equal(back, raw) {
+		if back, err := initdata.DecodeDevice(iotest.OneByteReader(bytes.NewReader(image))); err != nil ||
+			!bytes.Equal(back, raw) {
 			t.Errorf("%s: the device has %d bytes, %v", name, len(back), err)
 		}
 		again, err := initdata.EncodeDevice(raw)
@@ -136,7 +140,8 @@ func TestDecodeDeviceRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for name, image := range map[string][]byte{"nothing": nil, "zeros": make([]byte, 1024), "another magic": []byte(strings.Repeat("initdat\x00", 64)),
+	for name, image := range map[string][]byte{"nothing": nil, "zeros": make([]byte, 1024),
+		"another magic":  []byte(strings.Repeat("initdat\x00", 64)),
 		"half the magic": []byte("init")} {
 		if _, err := initdata.DecodeDevice(bytes.NewReader(image)); !errors.Is(err, initdata.ErrNoMagic) {
 			t.Errorf("%s: %v", name, err)
@@ -179,9 +184,12 @@ func TestAttackMoreAfterTheText(t *testing.T) {
 func TestDecodeAnnotationRefuses(t *testing.T) {
 	good := base64.StdEncoding.EncodeToString(compress(t, []byte("some content")))
 	for name, value := range map[string]string{
-		"nothing": "", "plain text": "some content", "not compressed": base64.StdEncoding.EncodeToString([]byte("some content")),
-		"without padding": strings.TrimRight(base64.StdEncoding.EncodeToString(compress(t, []byte("some contents"))), "="), "URL alphabet": strings.NewReplacer("+", "-", "/", "_").Replace(good) + "-_",
-		"a blank": good[:20] + " " + good[20:], "cut": good[:20], "too long": strings.Repeat("A", 4*initdata.MaxSize),
+		"nothing":         "",
+		"plain text":      "some content",
+		"not compressed":  base64.StdEncoding.EncodeToString([]byte("some content")),
+		"without padding": strings.TrimRight(base64.StdEncoding.EncodeToString(compress(t, []byte("some contents"))), "="),
+		"URL alphabet":    strings.NewReplacer("+", "-", "/", "_").Replace(good) + "-_",
+		"a blank":         good[:20] + " " + good[20:], "cut": good[:20], "too long": strings.Repeat("A", 4*initdata.MaxSize),
 	} {
 		if raw, err := initdata.DecodeAnnotation(value); err == nil {
 			t.Errorf("%s: accepted as %.20q", name, raw)
@@ -192,7 +200,8 @@ func TestDecodeAnnotationRefuses(t *testing.T) {
 // base64(1) wraps its lines, and so do YAML files.
 func TestAnnotationWithLineBreaks(t *testing.T) {
 	good := base64.StdEncoding.EncodeToString(compress(t, []byte("some content")))
-	if raw, err := initdata.DecodeAnnotation(good[:20] + "\r\n" + good[20:] + "\n"); err != nil || string(raw) != "some content" {
+	if raw, err := initdata.DecodeAnnotation(good[:20] + "\r\n" + good[20:] + "\n"); err != nil ||
+		string(raw) != "some content" {
 		t.Errorf("%q, %v", raw, err)
 	}
 }

@@ -83,7 +83,10 @@ func Parse(raw []byte) (*Data, error) {
 				}
 			}
 		default:
-			return nil, fmt.Errorf("parsing init-data: unknown key %q: only version, algorithm and [data] are defined", clip(key))
+			return nil, fmt.Errorf(
+				"parsing init-data: unknown key %q: only version, algorithm and [data] are defined",
+				clip(key),
+			)
 		}
 		if !ok {
 			return nil, fmt.Errorf("parsing init-data: %s has the wrong type", key)

@@ -264,7 +264,11 @@ func (a *Admin) send(ctx context.Context, c call) (got *answer, err error) {
 	})
 	var status *StatusError
 	if errors.As(err, &status) && (status.Status == http.StatusUnauthorized || status.Status == http.StatusForbidden) {
-		return nil, fmt.Errorf("%w; is this the admin key that belongs to %s, and does its role allow this?", err, a.wire.base)
+		return nil, fmt.Errorf(
+			"%w; is this the admin key that belongs to %s, and does its role allow this?",
+			err,
+			a.wire.base,
+		)
 	}
 	return got, err
 }

@@ -24,7 +24,8 @@ func newQuietLog() *log.Logger { return log.New(io.Discard, "", 0) }
 func TestAdminRequests(t *testing.T) {
 	const rego = "package policy\nallow if true\n"
 	b64 := base64.RawURLEncoding.EncodeToString([]byte(rego))
-	record := `{"id":7,"time":"2026-01-02T03:04:05.000000006Z","request_id":"r","event":"release","decision":"refused","code":"policy_denied",` +
+	record := `{"id":7,"time":"2026-01-02T03:04:05.000000006Z","request_id":"r","event":"release","decision":"refused",` +
+		`"code":"policy_denied",` +
 		`"tee":"snp","simulated":true,"root":"simulated sha256:ab12","measurement":"00","init_data":"11","resource":"default/db/password",` +
 		`"policy":"resource-policy@sha256:0123456789ab","token_id":"t","detail":"d","prev":"p","hash":"h"}`
 	for _, c := range []struct {
@@ -84,7 +85,10 @@ func TestAdminRequests(t *testing.T) {
 			}
 			_, _ = io.WriteString(w, c.reply)
 		}))
-		admin, err := NewAdmin(ClientConfig{URL: url, PinnedCert: id.pin}, func() (string, error) { return "the-token", nil })
+		admin, err := NewAdmin(
+			ClientConfig{URL: url, PinnedCert: id.pin},
+			func() (string, error) { return "the-token", nil },
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +121,8 @@ func TestAdminErrors(t *testing.T) {
 	patient(admin.wire)
 	var refused *StatusError
 	err = admin.DeleteResource(t.Context(), "a/b/c")
-	if !errors.As(err, &refused) || refused.Status != http.StatusUnauthorized || !strings.Contains(err.Error(), "is this the admin key") ||
+	if !errors.As(err, &refused) || refused.Status != http.StatusUnauthorized ||
+		!strings.Contains(err.Error(), "is this the admin key") ||
 		!strings.HasPrefix(err.Error(), "deleting resource a/b/c: ") {
 		t.Error(err)
 	}
@@ -174,7 +179,8 @@ func TestAdminKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := json.Marshal(claims)
-	if want := `{"aud":"https://broker.test","exp":1800000300,"iat":1800000000,"role":"owner"}`; err != nil || string(got) != want {
+	if want := `{"aud":"https://broker.test","exp":1800000300,"iat":1800000000,"role":"owner"}`; err != nil ||
+		string(got) != want {
 		t.Errorf("claims %s, %v, want %s", got, err, want)
 	}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
@@ -189,8 +195,9 @@ func TestAdminKeyRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{"nothing": "", "not PEM": "x", "another type": "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n",
-		"not PKCS#8": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "not Ed25519": string(tee.Reveal())} {
+	for name, text := range map[string]string{"nothing": "", "not PEM": "x",
+		"another type": "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n",
+		"not PKCS#8":   "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "not Ed25519": string(tee.Reveal())} {
 		if _, err := ParseAdminKey([]byte(text)); err == nil {
 			t.Errorf("%s: accepted", name)
 		}

@@ -100,8 +100,10 @@ func TestAttackEvidenceForAKeyWithOneOtherMember(t *testing.T) {
 }
 
 func TestJWKUnknownMembersAreNotHashed(t *testing.T) {
-	key, err := ParseJWK([]byte(`{"kid":"1","use":"enc","kty":"EC","crv":"P-256","alg":"ECDH-ES+A256KW","ext":{"a":[1]},"x":"` +
-		testJWK.X + `","y":"` + testJWK.Y + `"}`))
+	key, err := ParseJWK(
+		[]byte(`{"kid":"1","use":"enc","kty":"EC","crv":"P-256","alg":"ECDH-ES+A256KW","ext":{"a":[1]},"x":"` +
+			testJWK.X + `","y":"` + testJWK.Y + `"}`),
+	)
 	if err != nil || key != testJWK {
 		t.Fatalf("%+v, %v", key, err)
 	}

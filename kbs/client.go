@@ -52,7 +52,9 @@ func (c *Client) Attest(ctx context.Context, tee attest.TEE, key *TEEKey,
 func (c *Client) handshake(ctx context.Context, tee attest.TEE, key *TEEKey,
 	evidence func(context.Context, []byte) (json.RawMessage, error), initData *InitData,
 ) (string, error) {
-	body, err := json.Marshal(Request{Version: ProtocolVersion, TEE: tee, ExtraParams: json.RawMessage(supportedHashes)})
+	body, err := json.Marshal(
+		Request{Version: ProtocolVersion, TEE: tee, ExtraParams: json.RawMessage(supportedHashes)},
+	)
 	if err != nil {
 		return "", err
 	}

@@ -140,7 +140,8 @@ func (b *broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			b.t.Error(err)
 		}
 		var got []byte
-		if err := json.Unmarshal(a.TEEEvidence.Primary, &got); err != nil || !bytes.Equal(got, want) || a.RuntimeData.Nonce != testNonce {
+		if err := json.Unmarshal(a.TEEEvidence.Primary, &got); err != nil || !bytes.Equal(got, want) ||
+			a.RuntimeData.Nonce != testNonce {
 			b.t.Errorf("attest: evidence for %x, want %x, %v", got, want, err)
 		}
 		token, err := json.Marshal(a.RuntimeData.TEEPubKey) // our token is the key
@@ -201,7 +202,12 @@ func TestRefusalsAreFinal(t *testing.T) {
 		for _, path := range []string{"/kbs/v0/auth", "/kbs/v0/attest", "/kbs/v0/resource/default/db/password"} {
 			b := newBroker(t)
 			calls := 0
-			info := ErrorInformation{Type: ErrorTypePrefix + "PolicyDeny", Detail: "Access denied by policy", Code: "policy_denied", RequestID: "r1"}
+			info := ErrorInformation{
+				Type:      ErrorTypePrefix + "PolicyDeny",
+				Detail:    "Access denied by policy",
+				Code:      "policy_denied",
+				RequestID: "r1",
+			}
 			b.refuse = func(got string, _ int64) *StatusError {
 				if got != path {
 					return nil
@@ -216,10 +222,12 @@ func TestRefusalsAreFinal(t *testing.T) {
 				_, err = client.Resource(t.Context(), password, token, key)
 			}
 			var refused *StatusError
-			if !errors.As(err, &refused) || refused.Status != status || refused.Info != info || calls != 1 || len(*waits) != 0 {
+			if !errors.As(err, &refused) || refused.Status != status || refused.Info != info || calls != 1 ||
+				len(*waits) != 0 {
 				t.Errorf("%d at %s: %v after %d calls", status, path, err, calls)
 			}
-			if err != nil && !strings.Contains(err.Error(), "Access denied by policy (code policy_denied) [request r1]") {
+			if err != nil &&
+				!strings.Contains(err.Error(), "Access denied by policy (code policy_denied) [request r1]") {
 				t.Errorf("%d at %s: the error does not say why: %v", status, path, err)
 			}
 		}
@@ -295,8 +303,12 @@ func TestNetworkErrorsAreRetried(t *testing.T) {
 	}
 	address := listener.Addr().String()
 	listener.Close() // nobody listens there now
-	client, waits := newTestClient(t, ClientConfig{URL: "https://" + address, PinnedCert: newIdentity(t, nil).pin, Attempts: 3})
-	if _, err := client.Attest(t.Context(), "snp", newKey(t, ECDHP256), echoEvidence, nil); err == nil || len(*waits) != 2 {
+	client, waits := newTestClient(
+		t,
+		ClientConfig{URL: "https://" + address, PinnedCert: newIdentity(t, nil).pin, Attempts: 3},
+	)
+	if _, err := client.Attest(t.Context(), "snp", newKey(t, ECDHP256), echoEvidence, nil); err == nil ||
+		len(*waits) != 2 {
 		t.Errorf("%v after waiting %v", err, *waits)
 	}
 }
@@ -321,12 +333,18 @@ func TestChallengeSelectsTheHash(t *testing.T) {
 		b.challenge = `{"nonce":"` + testNonce + `","extra-params":{"selected-hash-algorithm":"` + selected + `"}}`
 		client, _ := newTestClient(t, ClientConfig{URL: serve(t, id, b), PinnedCert: id.pin})
 		stop := errors.New("seen enough")
-		_, err := client.Attest(t.Context(), "se", newKey(t, ECDHP256), func(_ context.Context, reportData []byte) (json.RawMessage, error) {
-			if len(reportData) != size {
-				t.Errorf("%s: %d bytes of report data", selected, len(reportData))
-			}
-			return nil, stop
-		}, nil)
+		_, err := client.Attest(
+			t.Context(),
+			"se",
+			newKey(t, ECDHP256),
+			func(_ context.Context, reportData []byte) (json.RawMessage, error) {
+				if len(reportData) != size {
+					t.Errorf("%s: %d bytes of report data", selected, len(reportData))
+				}
+				return nil, stop
+			},
+			nil,
+		)
 		if !errors.Is(err, stop) {
 			t.Error(err)
 		}
@@ -365,8 +383,14 @@ func TestAttackBrokerSignedByThePinnedLeaf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: parent.DNSNames,
-		NotBefore: parent.NotBefore, NotAfter: parent.NotAfter}, parent, key.Public(), honest.serve.PrivateKey)
+	der, err := x509.CreateCertificate(
+		rand.Reader,
+		&x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: parent.DNSNames,
+			NotBefore: parent.NotBefore, NotAfter: parent.NotAfter},
+		parent,
+		key.Public(),
+		honest.serve.PrivateKey,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -417,12 +441,22 @@ func TestPinnedCA(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(2), IPAddresses: []net.IP{net.ParseIP(address)},
-			NotBefore: parent.NotBefore, NotAfter: parent.NotAfter}, parent, key.Public(), ca.serve.PrivateKey)
+		der, err := x509.CreateCertificate(
+			rand.Reader,
+			&x509.Certificate{SerialNumber: big.NewInt(2), IPAddresses: []net.IP{net.ParseIP(address)},
+				NotBefore: parent.NotBefore, NotAfter: parent.NotAfter},
+			parent,
+			key.Public(),
+			ca.serve.PrivateKey,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = attestTo(t, identity{serve: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}, ClientConfig{PinnedCert: ca.pin})
+		err = attestTo(
+			t,
+			identity{serve: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}},
+			ClientConfig{PinnedCert: ca.pin},
+		)
 		if (err == nil) != good {
 			t.Errorf("certificate for %s: %v", address, err)
 		}
@@ -438,7 +472,11 @@ func TestAttackUnpinnedBroker(t *testing.T) {
 func TestAttackOldTLS(t *testing.T) {
 	id := newIdentity(t, nil)
 	server := httptest.NewUnstartedServer(newBroker(t))
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{id.serve}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+	server.TLS = &tls.Config{
+		Certificates: []tls.Certificate{id.serve},
+		MinVersion:   tls.VersionTLS10,
+		MaxVersion:   tls.VersionTLS11,
+	}
 	server.Config.ErrorLog = newQuietLog()
 	server.StartTLS()
 	defer server.Close()
@@ -521,7 +559,8 @@ func TestAttackResourceForAnotherGuest(t *testing.T) {
 
 func TestResourceRefusesWhatItCannotAskFor(t *testing.T) {
 	client, _ := newTestClient(t, ClientConfig{URL: "https://127.0.0.1:1", PinnedCert: newIdentity(t, nil).pin})
-	if _, err := client.Resource(t.Context(), password, "", newKey(t, ECDHP256)); err == nil || !strings.Contains(err.Error(), "no token") {
+	if _, err := client.Resource(t.Context(), password, "", newKey(t, ECDHP256)); err == nil ||
+		!strings.Contains(err.Error(), "no token") {
 		t.Error(err)
 	}
 	if _, err := client.Resource(t.Context(), ResourceURI{Path: []string{".."}}, "token", newKey(t, ECDHP256)); err == nil {
@@ -533,8 +572,13 @@ func TestClientConfigRefuses(t *testing.T) {
 	id := newIdentity(t, nil)
 	nameless := newIdentity(t, func(c *x509.Certificate) { c.DNSNames = nil })
 	for name, config := range map[string]ClientConfig{
-		"nothing": {}, "no scheme": {URL: "127.0.0.1:8080"}, "another scheme": {URL: "ftp://h"}, "no host": {URL: "https:///x"},
-		"credentials": {URL: "https://user:password@h"}, "a query": {URL: "https://h?a=b"}, "a fragment": {URL: "https://h#a"},
+		"nothing":           {},
+		"no scheme":         {URL: "127.0.0.1:8080"},
+		"another scheme":    {URL: "ftp://h"},
+		"no host":           {URL: "https:///x"},
+		"credentials":       {URL: "https://user:password@h"},
+		"a query":           {URL: "https://h?a=b"},
+		"a fragment":        {URL: "https://h#a"},
 		"pin without use":   {URL: "http://h", PinnedCert: id.pin, UnsafeHTTP: true},
 		"pin not PEM":       {URL: "https://h", PinnedCert: []byte("x")},
 		"pin a key":         {URL: "https://h", PinnedCert: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY"})},

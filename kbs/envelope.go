@@ -145,7 +145,9 @@ func contentCipher(cek []byte) (cipher.AEAD, error) {
 }
 
 // errNotOurs is all that a failed opening says, so that nobody learns from errors which step failed.
-var errNotOurs = errors.New("the envelope does not open with this TEE key: it was made for another key, or changed on its way")
+var errNotOurs = errors.New(
+	"the envelope does not open with this TEE key: it was made for another key, or changed on its way",
+)
 
 // Open decrypts an envelope that was sealed to this key. What is authenticated is the protected header as received.
 func (k *TEEKey) Open(e *Envelope) (secret.Bytes, error) {

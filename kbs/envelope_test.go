@@ -97,7 +97,7 @@ func TestEnvelopeInteroperatesWithGoJOSE(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		parsed, err := jose.ParseEncrypted(string(text), []jose.KeyAlgorithm{jose.ECDH_ES_A256KW, jose.RSA_OAEP_256},
+		parsed, err := jose.ParseEncryptedJSON(string(text), []jose.KeyAlgorithm{jose.ECDH_ES_A256KW, jose.RSA_OAEP_256},
 			[]jose.ContentEncryption{jose.A256GCM})
 		if err != nil {
 			t.Fatalf("%s: %v", algorithm, err)
@@ -411,7 +411,11 @@ func TestParseEnvelopeRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"nothing": "", "null": "null", "an array": "[]", "plain text": "a password", "cut": string(valid[:len(valid)/2]),
+		"nothing":            "",
+		"null":               "null",
+		"an array":           "[]",
+		"plain text":         "a password",
+		"cut":                string(valid[:len(valid)/2]),
 		"member missing":     strings.Replace(string(valid), `"tag"`, `"gat"`, 1),
 		"member a number":    `{"protected":1,"encrypted_key":"","iv":"","ciphertext":"","tag":""}`,
 		"member twice":       `{"tag":"",` + string(valid[1:]),

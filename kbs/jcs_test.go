@@ -49,11 +49,16 @@ func TestCanonicalJSONHash(t *testing.T) {
 
 func TestCanonicalJSONRefuses(t *testing.T) {
 	for name, in := range map[string]string{
-		"nothing": "", "fraction": "1.5", "exponent": "1e3", "beyond 53 bits": "9007199254740992", "twice": `{"a":1,"a":1}`,
+		"nothing":         "",
+		"fraction":        "1.5",
+		"exponent":        "1e3",
+		"beyond 53 bits":  "9007199254740992",
+		"twice":           `{"a":1,"a":1}`,
 		"twice by escape": `{"a":1,"\u0061":1}`, "cut": `{"a":`, "two values": "1 2", "not UTF-8": "\"\xff\"",
 		"lone high surrogate": `"\ud800"`, "lone low surrogate": `"\udc00"`, "surrogates reversed": `"\udc00\ud800"`,
-		"high surrogate, then text": `"\ud800\u0041"`, "too deep": strings.Repeat("[", 100) + strings.Repeat("]", 100),
-		"very deep": strings.Repeat("[", 1<<20), "too long": `"` + strings.Repeat("a", maxCanonicalSize) + `"`,
+		"high surrogate, then text": `"\ud800\u0041"`,
+		"too deep":                  strings.Repeat("[", 100) + strings.Repeat("]", 100),
+		"very deep":                 strings.Repeat("[", 1<<20), "too long": `"` + strings.Repeat("a", maxCanonicalSize) + `"`,
 		"name not a string": `{1:2}`, "trailing comma": `[1,]`, "huge number": strings.Repeat("9", 1<<16),
 	} {
 		if got, err := CanonicalJSON([]byte(in)); err == nil {
@@ -63,7 +68,8 @@ func TestCanonicalJSONRefuses(t *testing.T) {
 }
 
 func FuzzCanonicalJSON(f *testing.F) {
-	for _, seed := range []string{`{"b":1,"a":"test","c":{"d":"e"}}`, `["\ud83d\ude00","\\ud800",null,true]`, `"\u0000"`, `{"\ufb33":0,"\ud83d\ude00":1}`} {
+	for _, seed := range []string{`{"b":1,"a":"test","c":{"d":"e"}}`,
+		`["\ud83d\ude00","\\ud800",null,true]`, `"\u0000"`, `{"\ufb33":0,"\ud83d\ude00":1}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -76,7 +82,8 @@ func FuzzCanonicalJSON(f *testing.F) {
 			t.Fatalf("the canonical form %q canonicalises to %q, %v", out, again, err)
 		}
 		var before, after any
-		if json.Unmarshal(in, &before) != nil || json.Unmarshal(out, &after) != nil || !reflect.DeepEqual(before, after) {
+		if json.Unmarshal(in, &before) != nil || json.Unmarshal(out, &after) != nil ||
+			!reflect.DeepEqual(before, after) {
 			t.Fatalf("%q became %q, which says something else", in, out)
 		}
 	})

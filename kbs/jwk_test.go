@@ -37,6 +37,9 @@ func TestJWKRoundTrip(t *testing.T) {
 
 func TestJWKRefuses(t *testing.T) {
 	change := func(base JWK, f func(*JWK)) JWK { f(&base); return base }
+	zeros := func(n int) func(*JWK) {
+		return func(k *JWK) { k.X, k.Y = encodeBase64URL(make([]byte, n)), encodeBase64URL(make([]byte, n)) }
+	}
 	p521 := JWK{KTY: "EC", CRV: "P-521", ALG: algECDH}
 	for name, key := range map[string]JWK{
 		"empty":                     {},
@@ -50,9 +53,9 @@ func TestJWKRefuses(t *testing.T) {
 		"x with a line break":       change(testJWK, func(k *JWK) { k.X = k.X[:20] + "\n" + k.X[20:] }),
 		"x with other last bits":    change(testJWK, func(k *JWK) { k.X = k.X[:42] + "V" }),
 		"x in standard base64":      change(testJWK, func(k *JWK) { k.Y = strings.ReplaceAll(k.Y, "_", "/") }),
-		"the point at infinity":     change(testJWK, func(k *JWK) { k.X, k.Y = encodeBase64URL(make([]byte, 32)), encodeBase64URL(make([]byte, 32)) }),
-		"P-521 with 65 bytes":       change(p521, func(k *JWK) { k.X, k.Y = encodeBase64URL(make([]byte, 65)), encodeBase64URL(make([]byte, 65)) }),
-		"P-521 at infinity":         change(p521, func(k *JWK) { k.X, k.Y = encodeBase64URL(make([]byte, 66)), encodeBase64URL(make([]byte, 66)) }),
+		"the point at infinity":     change(testJWK, zeros(32)),
+		"P-521 with 65 bytes":       change(p521, zeros(65)),
+		"P-521 at infinity":         change(p521, zeros(66)),
 		"RSA of 1024 bits":          rsaTestJWK(1024),
 		"RSA of 2047 bits":          rsaTestJWK(2047),
 		"RSA of 8192 bits":          rsaTestJWK(8192),
@@ -103,7 +106,8 @@ func TestJWKTextRefuses(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"nothing": "", "null": "null", "an array": "[]", "a string": `"EC"`, "no kty": `{"crv":"P-256"}`,
-		"kty null": strings.Replace(string(valid), `"EC"`, "null", 1), "x a number": strings.Replace(string(valid), `"`+testJWK.X+`"`, "1", 1),
+		"kty null":            strings.Replace(string(valid), `"EC"`, "null", 1),
+		"x a number":          strings.Replace(string(valid), `"`+testJWK.X+`"`, "1", 1),
 		"kty in another case": strings.Replace(string(valid), `"kty"`, `"Kty"`, 1),
 		"too long":            `{"pad":"` + strings.Repeat("a", maxJWKSize) + `",` + string(valid[1:]),
 		"member twice":        `{"kty":"EC",` + string(valid[1:]), "text after": string(valid) + "x",

@@ -47,7 +47,9 @@ func pinnedTLS(pemText []byte, now func() time.Time) (*tls.Config, error) {
 	case len(cert.IPAddresses) > 0:
 		config.ServerName = cert.IPAddresses[0].String()
 	case !cert.IsCA:
-		return nil, errors.New("pinned certificate: it names no server: make it with a DNS name or an address as subject alternative name")
+		return nil, errors.New(
+			"pinned certificate: it names no server: make it with a DNS name or an address as subject alternative name",
+		)
 	} // a CA: the server's certificate must be for the host in the URL
 	return config, nil
 }

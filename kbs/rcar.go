@@ -169,7 +169,11 @@ func parseAttestation(body []byte) (*Attestation, error) {
 			return nil, fmt.Errorf("init-data: %w", err)
 		}
 		if a.InitData.Format != InitDataFormat {
-			return nil, fmt.Errorf("init-data: format %q is not supported, want %q", clip(a.InitData.Format), InitDataFormat)
+			return nil, fmt.Errorf(
+				"init-data: format %q is not supported, want %q",
+				clip(a.InitData.Format),
+				InitDataFormat,
+			)
 		}
 	}
 	inner, err := parseObject(members["runtime-data"], MaxAttestationSize)

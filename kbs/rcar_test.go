@@ -73,13 +73,17 @@ func TestParseAttestation(t *testing.T) {
 func TestParseRequestRefuses(t *testing.T) {
 	for name, text := range map[string]string{
 		"nothing": "", "null": "null", "an array": "[]", "cut": validRequest[:20], "text after": validRequest + "{}",
-		"no version": strings.Replace(validRequest, "version", "Version", 1), "no tee": strings.Replace(validRequest, "tee", "TEE", 1),
+		"no version":       strings.Replace(validRequest, "version", "Version", 1),
+		"no tee":           strings.Replace(validRequest, "tee", "TEE", 1),
 		"no extra-params":  `{"version":"0.4.0","tee":"snp"}`,
-		"version a number": strings.Replace(validRequest, `"0.4.0"`, "0.4", 1), "tee null": strings.Replace(validRequest, `"snp"`, "null", 1),
-		"older version": strings.Replace(validRequest, "0.4.0", "0.2.0", 1), "newer version": strings.Replace(validRequest, "0.4.0", "0.4.1", 1),
-		"tee twice": `{"tee":"sample",` + validRequest[1:], "not UTF-8": strings.Replace(validRequest, "snp", "\xff", 1),
-		"too long": `{"pad":"` + strings.Repeat("a", MaxRequestSize) + `",` + validRequest[1:],
-		"deep":     strings.Replace(validRequest, `["sha256"`, strings.Repeat("[", 20_000), 1),
+		"version a number": strings.Replace(validRequest, `"0.4.0"`, "0.4", 1),
+		"tee null":         strings.Replace(validRequest, `"snp"`, "null", 1),
+		"older version":    strings.Replace(validRequest, "0.4.0", "0.2.0", 1),
+		"newer version":    strings.Replace(validRequest, "0.4.0", "0.4.1", 1),
+		"tee twice":        `{"tee":"sample",` + validRequest[1:],
+		"not UTF-8":        strings.Replace(validRequest, "snp", "\xff", 1),
+		"too long":         `{"pad":"` + strings.Repeat("a", MaxRequestSize) + `",` + validRequest[1:],
+		"deep":             strings.Replace(validRequest, `["sha256"`, strings.Repeat("[", 20_000), 1),
 	} {
 		if _, err := ParseRequest([]byte(text)); err == nil {
 			t.Errorf("%s: accepted", name)
@@ -87,7 +91,10 @@ func TestParseRequestRefuses(t *testing.T) {
 	}
 	_, err := ParseRequest([]byte(strings.Replace(validRequest, "0.4.0", "0.1.1", 1)))
 	if !errors.Is(err, ErrVersion) ||
-		!strings.Contains(err.Error(), "KBS Client Protocol Version Mismatch: expect =0.4.0 while the request is 0.1.1") {
+		!strings.Contains(
+			err.Error(),
+			"KBS Client Protocol Version Mismatch: expect =0.4.0 while the request is 0.1.1",
+		) {
 		t.Errorf("another version: %v", err)
 	}
 }
@@ -101,17 +108,22 @@ func TestParseAttestationRefuses(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"nothing": "", "null": "null", "cut": validAttestation[:100], "text after": validAttestation + "1",
-		"no runtime-data": swap(`"runtime-data"`, `"runtime_data"`), "no tee-evidence": swap(`"tee-evidence"`, `"tee_evidence"`),
-		"no nonce": swap(`"nonce"`, `"Nonce"`), "nonce a number": swap(`"bm9uY2U="`, `1`),
-		"long nonce": swap("bm9uY2U=", strings.Repeat("a", MaxNonceLength+1)), "no key": swap(`"tee-pubkey"`, `"tee_pubkey"`),
-		"key null": swap(`"tee-pubkey":{`, `"tee-pubkey":null,"x":{`), "bad key": swap(`"P-256"`, `"P-384"`),
-		"no primary": swap(`"primary_evidence"`, `"primary-evidence"`), "no additional": swap(`"additional_evidence"`, `"additional-evidence"`),
+		"no runtime-data": swap(`"runtime-data"`, `"runtime_data"`),
+		"no tee-evidence": swap(`"tee-evidence"`, `"tee_evidence"`),
+		"no nonce":        swap(`"nonce"`, `"Nonce"`), "nonce a number": swap(`"bm9uY2U="`, `1`),
+		"long nonce": swap("bm9uY2U=", strings.Repeat("a", MaxNonceLength+1)),
+		"no key":     swap(`"tee-pubkey"`, `"tee_pubkey"`),
+		"key null":   swap(`"tee-pubkey":{`, `"tee-pubkey":null,"x":{`), "bad key": swap(`"P-256"`, `"P-384"`),
+		"no primary":           swap(`"primary_evidence"`, `"primary-evidence"`),
+		"no additional":        swap(`"additional_evidence"`, `"additional-evidence"`),
 		"additional an object": swap(`"additional_evidence":""`, `"additional_evidence":{}`),
 		"init-data a text":     swap(`{"format":"toml","body":"version = \"0.1.0\"\n"}`, `"x"`),
-		"init-data as JSON":    swap(`"toml"`, `"json"`), "no format": swap(`"format"`, `"Format"`), "no body": swap(`"body"`, `"Body"`),
-		"body null": swap(`"version = \"0.1.0\"\n"`, "null"),
-		"too long":  `{"pad":"` + strings.Repeat("a", MaxAttestationSize) + `",` + validAttestation[1:],
-		"deep":      swap(`{"attestation_report":{}}`, strings.Repeat("[", 20_000)+strings.Repeat("]", 20_000)),
+		"init-data as JSON":    swap(`"toml"`, `"json"`),
+		"no format":            swap(`"format"`, `"Format"`),
+		"no body":              swap(`"body"`, `"Body"`),
+		"body null":            swap(`"version = \"0.1.0\"\n"`, "null"),
+		"too long":             `{"pad":"` + strings.Repeat("a", MaxAttestationSize) + `",` + validAttestation[1:],
+		"deep":                 swap(`{"attestation_report":{}}`, strings.Repeat("[", 20_000)+strings.Repeat("]", 20_000)),
 	} {
 		if _, err := ParseAttestation([]byte(text)); err == nil {
 			t.Errorf("%s: accepted", name)
@@ -134,7 +146,9 @@ func TestAttackMemberTwice(t *testing.T) {
 
 // A member in another case is another member: it is dropped, and does not stand in for the one that was meant.
 func TestAttackMemberInAnotherCase(t *testing.T) {
-	a, err := ParseAttestation([]byte(strings.Replace(validAttestation, `"nonce":"bm9uY2U="`, `"nonce":"bm9uY2U=","NONCE":"b3RoZXI="`, 1)))
+	a, err := ParseAttestation(
+		[]byte(strings.Replace(validAttestation, `"nonce":"bm9uY2U="`, `"nonce":"bm9uY2U=","NONCE":"b3RoZXI="`, 1)),
+	)
 	if err != nil || a.RuntimeData.Nonce != testNonce {
 		t.Errorf("%+v, %v", a, err)
 	}

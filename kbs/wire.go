@@ -107,9 +107,15 @@ func newWire(config ClientConfig) (*wire, error) {
 	}
 	switch {
 	case base.Scheme == "http" && !config.UnsafeHTTP:
-		return nil, fmt.Errorf("broker URL %q: plain HTTP is refused; use https and pin the broker's certificate", clip(config.URL))
+		return nil, fmt.Errorf(
+			"broker URL %q: plain HTTP is refused; use https and pin the broker's certificate",
+			clip(config.URL),
+		)
 	case base.Scheme == "http" && len(config.PinnedCert) > 0:
-		return nil, fmt.Errorf("broker URL %q: a certificate is pinned, but plain HTTP would not use it", clip(config.URL))
+		return nil, fmt.Errorf(
+			"broker URL %q: a certificate is pinned, but plain HTTP would not use it",
+			clip(config.URL),
+		)
 	case base.Scheme != "http" && base.Scheme != "https":
 		return nil, fmt.Errorf("broker URL %q: want https://host[:port]", clip(config.URL))
 	}

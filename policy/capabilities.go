@@ -17,8 +17,31 @@ const clock = "time.now_ns"
 // because they reach out or are not a function of their arguments: http, net.lookup_ip_addr, opa, rand, uuid, trace,
 // providers. Absent because no policy needs them and they carry large parsers: graphql, io.jwt, crypto.x509,
 // crypto.parse_private_keys, rego, json.*_schema.
-var pure = []string{"", "array", "base64", "base64url", "bits", "crypto", "crypto.hmac", "glob", "graph", "hex", "internal", "json",
-	"net", "numbers", "object", "regex", "semver", "strings", "time", "units", "uri", "urlquery", "yaml"}
+var pure = []string{
+	"",
+	"array",
+	"base64",
+	"base64url",
+	"bits",
+	"crypto",
+	"crypto.hmac",
+	"glob",
+	"graph",
+	"hex",
+	"internal",
+	"json",
+	"net",
+	"numbers",
+	"object",
+	"regex",
+	"semver",
+	"strings",
+	"time",
+	"units",
+	"uri",
+	"urlquery",
+	"yaml",
+}
 
 // refused are exceptions from pure.
 var refused = []string{"net.lookup_ip_addr", "crypto.parse_private_keys", "json.verify_schema", "json.match_schema",

@@ -139,7 +139,11 @@ const filename = "policy.rego"
 
 func compileAs(version ast.RegoVersion, module string, options Options) (*ast.Compiler, error) {
 	capabilities := allowed(version, options)
-	parsed, err := ast.ParseModuleWithOpts(filename, module, ast.ParserOptions{RegoVersion: version, Capabilities: capabilities})
+	parsed, err := ast.ParseModuleWithOpts(
+		filename,
+		module,
+		ast.ParserOptions{RegoVersion: version, Capabilities: capabilities},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +301,12 @@ func located(err error) error {
 	case errors.As(err, &single):
 		list = ast.Errors{single}
 	case errors.As(err, &evaluation) && evaluation.Location != nil:
-		return fmt.Errorf("line %d, column %d: %s", evaluation.Location.Row, evaluation.Location.Col, evaluation.Message)
+		return fmt.Errorf(
+			"line %d, column %d: %s",
+			evaluation.Location.Row,
+			evaluation.Location.Col,
+			evaluation.Message,
+		)
 	default:
 		return err
 	}

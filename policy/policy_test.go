@@ -83,8 +83,12 @@ object := {"allowed": true, "n": 1.5, "list": [null, "a"]}
 set := {"b", "a"}
 undefined if input.x == "x"
 `
-	p := compile(t, module, policy.Options{Queries: []string{"data.policy.yes", "data.policy.no", "data.policy.text", "data.policy.one",
-		"data.policy.object", "data.policy.set", "data.policy.undefined", "data.policy.missing", "data.elsewhere.allow"}})
+	p := compile(
+		t,
+		module,
+		policy.Options{Queries: []string{"data.policy.yes", "data.policy.no", "data.policy.text", "data.policy.one",
+			"data.policy.object", "data.policy.set", "data.policy.undefined", "data.policy.missing", "data.elsewhere.allow"}},
+	)
 	for query, want := range map[string]string{"yes": "true", "no": "false", "text": `"true"`, "one": "1",
 		"object": `{"allowed":true,"list":[null,"a"],"n":1.5}`, "set": `["a","b"]`, "undefined": "", "missing": ""} {
 		v, err := p.Eval(t.Context(), "data.policy."+query, policy.Input{Input: map[string]any{"x": 1}})
@@ -109,7 +113,8 @@ undefined if input.x == "x"
 			t.Errorf("%s: %s, %v, want %s", query, out, err, want)
 		}
 	}
-	if v, err := p.Eval(t.Context(), "data.elsewhere.allow", policy.Input{Data: map[string]any{"elsewhere": map[string]any{"allow": true}}}); err != nil || !v.True() {
+	elsewhere := policy.Input{Data: map[string]any{"elsewhere": map[string]any{"allow": true}}}
+	if v, err := p.Eval(t.Context(), "data.elsewhere.allow", elsewhere); err != nil || !v.True() {
 		t.Errorf("a base document: %v", err)
 	}
 }
@@ -119,7 +124,8 @@ func TestOnlyPreparedQueries(t *testing.T) {
 	if v, err := p.Eval(t.Context(), "data.policy.other", policy.Input{}); err == nil || v.Defined() {
 		t.Error("an unprepared query is answered")
 	}
-	for _, query := range []string{"", "x", "data", "data[0]", "data.policy[x]", "input.allow", "data.policy.allow == true", "true; data.policy.allow",
+	for _, query := range []string{"", "x", "data", "data[0]", "data.policy[x]", "input.allow", "data.policy.allow == true",
+		"true; data.policy.allow",
 		"data.policy.allow with input as {}"} {
 		if _, err := policy.Compile(t.Context(), "package policy", policy.Options{Queries: []string{query}}); err == nil ||
 			!strings.Contains(err.Error(), "want the name of a rule") {
@@ -134,17 +140,26 @@ func appraisal(t testing.TB) (*policy.Policy, context.Context, map[string]any) {
 	type snapshotKey struct{}
 	p := compile(t, text(t, "appraisal.rego"), policy.Options{
 		Queries: []string{"data.policy.trust_claims", "data.policy.extensions"},
-		Builtins: []policy.Builtin{{Name: "query_reference_value", Fn: func(ctx context.Context, id string) (any, bool) {
-			snapshot, _ := ctx.Value(snapshotKey{}).(map[string]policy.Document)
-			document, found := snapshot[id]
-			return document, found
-		}}},
+		Builtins: []policy.Builtin{
+			{Name: "query_reference_value", Fn: func(ctx context.Context, id string) (any, bool) {
+				snapshot, _ := ctx.Value(snapshotKey{}).(map[string]policy.Document)
+				document, found := snapshot[id]
+				return document, found
+			}},
+		},
 	})
 	snapshot := map[string]policy.Document{}
 	for name, value := range map[string]any{
-		"snp_launch_measurement": []any{"aa", "bb"}, "snp_bootloader": []any{10}, "snp_microcode": []any{84}, "snp_snp_svn": []any{23},
-		"snp_tee_svn": []any{0}, "snp_smt_enabled": true, "snp_tsme_enabled": false, "snp_guest_abi_major": 0, "snp_guest_abi_minor": 31,
-		"snp_single_socket": false, "snp_smt_allowed": true, "init_data": []any{"cc"},
+		"snp_launch_measurement": []any{"aa", "bb"},
+		"snp_bootloader":         []any{10},
+		"snp_microcode":          []any{84},
+		"snp_snp_svn":            []any{23},
+		"snp_tee_svn":            []any{0},
+		"snp_smt_enabled":        true,
+		"snp_tsme_enabled":       false,
+		"snp_guest_abi_major":    0,
+		"snp_guest_abi_minor":    31,
+		"snp_single_socket":      false, "snp_smt_allowed": true, "init_data": []any{"cc"},
 	} {
 		document, err := policy.NewDocument(value)
 		if err != nil {
@@ -153,13 +168,27 @@ func appraisal(t testing.TB) (*policy.Policy, context.Context, map[string]any) {
 		snapshot[name] = document
 	}
 	evidence := map[string]any{
-		"snp": map[string]any{"measurement": "bb", "reported_tcb_bootloader": 10, "reported_tcb_microcode": 84, "reported_tcb_snp": 23,
-			"reported_tcb_tee": 0, "platform_smt_enabled": true, "platform_tsme_enabled": false, "policy_abi_major": 0, "policy_abi_minor": 31,
-			"policy_single_socket": false, "policy_smt_allowed": true, "policy_debug_allowed": false, "policy_migrate_ma": false},
+		"snp": map[string]any{
+			"measurement":             "bb",
+			"reported_tcb_bootloader": 10,
+			"reported_tcb_microcode":  84,
+			"reported_tcb_snp":        23,
+			"reported_tcb_tee":        0,
+			"platform_smt_enabled":    true,
+			"platform_tsme_enabled":   false,
+			"policy_abi_major":        0,
+			"policy_abi_minor":        31,
+			"policy_single_socket":    false,
+			"policy_smt_allowed":      true,
+			"policy_debug_allowed":    false,
+			"policy_migrate_ma":       false,
+		},
 		"report_data": strings.Repeat("0", 128), "init_data": "cc",
-		"init_data_claims": map[string]any{"agent_policy_claims": map[string]any{"containers": []any{map[string]any{"OCI": map[string]any{
-			"Annotations": map[string]any{"io.kubernetes.cri.image-name": "registry.example/app@sha256:aa"},
-			"Process":     map[string]any{"User": map[string]any{"UID": 1000}}}}}}},
+		"init_data_claims": map[string]any{
+			"agent_policy_claims": map[string]any{"containers": []any{map[string]any{"OCI": map[string]any{
+				"Annotations": map[string]any{"io.kubernetes.cri.image-name": "registry.example/app@sha256:aa"},
+				"Process":     map[string]any{"User": map[string]any{"UID": 1000}}}}}},
+		},
 	}
 	return p, context.WithValue(t.Context(), snapshotKey{}, snapshot), evidence
 }
@@ -183,11 +212,15 @@ func evalJSON(t *testing.T, p *policy.Policy, ctx context.Context, query string,
 
 func TestAppraisal(t *testing.T) {
 	p, ctx, evidence := appraisal(t)
-	const vector = `{"configuration":%d,"executables":%d,"file-system":0,"hardware":%d,"instance-identity":0,"runtime-opaque":0,"sourced-data":0,"storage-opaque":0}`
+	const vector = `{"configuration":%d,"executables":%d,"file-system":0,"hardware":%d,"instance-identity":0,` +
+		`"runtime-opaque":0,"sourced-data":0,"storage-opaque":0}`
 	if got, want := evalJSON(t, p, ctx, "data.policy.trust_claims", evidence), fmt.Sprintf(vector, 2, 3, 2); got != want {
 		t.Errorf("a good guest: %s, want %s", got, want)
 	}
-	if got := evalJSON(t, p, ctx, "data.policy.extensions", evidence); !strings.Contains(got, `"container_images":["registry.example/app@sha256:aa"]`) {
+	if got := evalJSON(t, p, ctx, "data.policy.extensions", evidence); !strings.Contains(
+		got,
+		`"container_images":["registry.example/app@sha256:aa"]`,
+	) {
 		t.Errorf("extensions: %s", got)
 	}
 	// Without reference values everything is null, in which nothing is contained.
@@ -202,18 +235,25 @@ func TestAppraisal(t *testing.T) {
 
 func TestBuiltins(t *testing.T) {
 	const module = "package policy\nvalue := lookup(input)\nis_null if lookup(input) == null"
-	p := compile(t, module, policy.Options{Queries: []string{"data.policy.value", "data.policy.is_null"}, Builtins: []policy.Builtin{{Name: "lookup",
-		Fn: func(_ context.Context, id string) (any, bool) {
-			switch id {
-			case "missing":
-				return nil, false
-			case "panics":
-				panic("at " + id)
-			case "unspeakable":
-				return func() {}, true
-			}
-			return map[string]any{"id": id}, true
-		}}}})
+	p := compile(
+		t,
+		module,
+		policy.Options{
+			Queries: []string{"data.policy.value", "data.policy.is_null"},
+			Builtins: []policy.Builtin{{Name: "lookup",
+				Fn: func(_ context.Context, id string) (any, bool) {
+					switch id {
+					case "missing":
+						return nil, false
+					case "panics":
+						panic("at " + id)
+					case "unspeakable":
+						return func() {}, true
+					}
+					return map[string]any{"id": id}, true
+				}}},
+		},
+	)
 	if got := evalJSON(t, p, t.Context(), "data.policy.value", "a"); got != `{"id":"a"}` {
 		t.Errorf("a: %s", got)
 	}
@@ -240,7 +280,8 @@ func TestLanguages(t *testing.T) {
 	} {
 		p := compile(t, module, forAllow())
 		for x, want := range map[int]bool{1: true, 2: false} {
-			if v, err := p.Eval(t.Context(), allow, policy.Input{Input: map[string]any{"x": x}}); err != nil || v.True() != want {
+			if v, err := p.Eval(t.Context(), allow, policy.Input{Input: map[string]any{"x": x}}); err != nil ||
+				v.True() != want {
 				t.Errorf("%s: x is %d: %t, %v", name, x, v.True(), err)
 			}
 		}
@@ -286,24 +327,30 @@ func TestErrorsNameThePlace(t *testing.T) {
 		strings.Repeat("#", policy.MaxModuleSize) + "\npackage policy": "at most 2097152 are allowed",
 	} {
 		_, err := policy.Compile(t.Context(), module, forAllow())
-		if err == nil || !strings.HasPrefix(err.Error(), "compiling the policy: ") || !strings.Contains(err.Error(), want) {
+		if err == nil || !strings.HasPrefix(err.Error(), "compiling the policy: ") ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%.60q: %v, want an error with %q", module, err, want)
 		}
 	}
 	p := compile(t, "package policy\nallow := 1 if input.x\nallow := 2 if input.x", forAllow())
-	if v, err := p.Eval(t.Context(), allow, policy.Input{Input: map[string]any{"x": true}}); err == nil || v.Defined() || !strings.Contains(err.Error(), "line 3, column 1") {
+	if v, err := p.Eval(t.Context(), allow, policy.Input{Input: map[string]any{"x": true}}); err == nil ||
+		v.Defined() ||
+		!strings.Contains(err.Error(), "line 3, column 1") {
 		t.Errorf("two values: %v", err)
 	}
 }
 
 // A policy is the same function everywhere and always: what reaches out, or differs from call to call, is not there.
 func TestAttackPolicyReachesOut(t *testing.T) {
-	for _, call := range []string{`http.send({"method": "get", "url": "http://127.0.0.1"})`, `net.lookup_ip_addr("localhost")`, "opa.runtime()",
+	for _, call := range []string{`http.send({"method": "get", "url": "http://127.0.0.1"})`,
+		`net.lookup_ip_addr("localhost")`, "opa.runtime()",
 		`rand.intn("x", 10)`, `uuid.rfc4122("x")`, "time.now_ns()", `io.jwt.decode("a.b.c")`, `crypto.x509.parse_certificates("")`,
-		`crypto.parse_private_keys("")`, `json.match_schema({}, {"$ref": "http://127.0.0.1"})`, `trace("x")`, `rego.parse_module("x", "package y")`,
+		`crypto.parse_private_keys("")`, `json.match_schema({}, {"$ref": "http://127.0.0.1"})`, `trace("x")`,
+		`rego.parse_module("x", "package y")`,
 		`providers.aws.sign_req({}, {}, 1)`, `graphql.is_valid("", "")`, `strings.render_template("{{.}}", {})`} {
 		for _, module := range []string{"package policy\nallow if " + call, "package policy\nallow { " + call + " }"} {
-			if _, err := policy.Compile(t.Context(), module, forAllow()); err == nil || !strings.Contains(err.Error(), "undefined function") {
+			if _, err := policy.Compile(t.Context(), module, forAllow()); err == nil ||
+				!strings.Contains(err.Error(), "undefined function") {
 				t.Errorf("%s: %v", module, err)
 			}
 		}
@@ -387,7 +434,10 @@ absent := data.list[7]
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := policy.Input{Input: map[string]any{"i": 0}, Data: map[string]any{"list": list, "object": map[string]any{"a": map[string]any{"b": 1}}}}
+	in := policy.Input{
+		Input: map[string]any{"i": 0},
+		Data:  map[string]any{"list": list, "object": map[string]any{"a": map[string]any{"b": 1}}},
+	}
 	for query, want := range map[string]string{"element": `"b"`, "member": "1", "whole": `{"a":{"b":1}}`, "computed": `"a"`, "absent": ""} {
 		v, err := p.Eval(t.Context(), "data.policy."+query, in)
 		if err != nil || v.Defined() != (want != "") {
@@ -403,7 +453,8 @@ absent := data.list[7]
 		}
 	}
 	for name, bad := range map[string]policy.Input{"input": {Input: func() {}}, "data": {Data: map[string]any{"x": func() {}}}} {
-		if _, err := p.Eval(t.Context(), "data.policy.element", bad); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := p.Eval(t.Context(), "data.policy.element", bad); err == nil ||
+			!strings.Contains(err.Error(), name) {
 			t.Errorf("a function as %s: %v", name, err)
 		}
 	}
@@ -413,8 +464,16 @@ absent := data.list[7]
 func TestConcurrentEvaluations(t *testing.T) {
 	type key struct{}
 	const module = "package policy\nanswer := [input.i, data.request.i, own(\"i\")]"
-	p := compile(t, module, policy.Options{Queries: []string{"data.policy.answer"}, Timeout: time.Minute, Builtins: []policy.Builtin{{Name: "own",
-		Fn: func(ctx context.Context, _ string) (any, bool) { return ctx.Value(key{}), true }}}})
+	p := compile(
+		t,
+		module,
+		policy.Options{
+			Queries: []string{"data.policy.answer"},
+			Timeout: time.Minute,
+			Builtins: []policy.Builtin{{Name: "own",
+				Fn: func(ctx context.Context, _ string) (any, bool) { return ctx.Value(key{}), true }}},
+		},
+	)
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
@@ -449,7 +508,11 @@ func FuzzCompile(f *testing.F) {
 		f.Add(text(f, name), `{"x":1}`)
 	}
 	f.Fuzz(func(t *testing.T, module, input string) {
-		p, err := policy.Compile(t.Context(), module, policy.Options{Queries: []string{allow}, Timeout: 10 * time.Millisecond})
+		p, err := policy.Compile(
+			t.Context(),
+			module,
+			policy.Options{Queries: []string{allow}, Timeout: 10 * time.Millisecond},
+		)
 		if err != nil {
 			return
 		}

@@ -23,7 +23,7 @@ const plain = "correct horse battery"
 // leaks reports whether out shows the secret, as text, hex, a list of numbers, base64 or Go syntax.
 func leaks(out string) bool {
 	lower := strings.ToLower(out)
-	decimal := strings.Trim(fmt.Sprint([]byte(plain)[:6]), "[]")
+	decimal := strings.Trim(fmt.Sprintf("%d", []byte(plain)[:6]), "[]")
 	goSyntax := "0x63, 0x6f, 0x72"
 	for _, form := range []string{plain[:7], hex.EncodeToString([]byte(plain))[:12], "636f72", decimal,
 		strings.ReplaceAll(decimal, " ", ","), goSyntax, "Y29ycmVjd", "63 6f 72"} {
