@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -24,17 +23,11 @@ import (
 	"github.com/nacre-project/nacre/attest/simtee/signer"
 	"github.com/nacre-project/nacre/attest/snp"
 	"github.com/nacre-project/nacre/attester"
+	testmachine "github.com/nacre-project/nacre/test/machine"
 )
 
 // platform signs for the fakes of all tests: making its keys takes seconds.
-var platform = sync.OnceValues(func() (*signer.Platform, error) {
-	dir, err := os.MkdirTemp("", "nacre-platform-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	return signer.Open(filepath.Join(dir, "platform"))
-})
+var platform = testmachine.Lazy("ours")
 
 var hostData = [32]byte{1, 2, 3, 31: 4}
 

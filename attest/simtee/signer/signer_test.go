@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,17 +24,11 @@ import (
 	"github.com/nacre-project/nacre/attest/simtee"
 	"github.com/nacre-project/nacre/attest/simtee/signer"
 	"github.com/nacre-project/nacre/attest/snp"
+	"github.com/nacre-project/nacre/test/machine"
 )
 
 // platform is one for all tests of the package: making its keys takes seconds.
-var platform = sync.OnceValues(func() (*signer.Platform, error) {
-	dir, err := os.MkdirTemp("", "nacre-platform-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	return signer.Open(filepath.Join(dir, "platform"))
-})
+var platform = machine.Lazy("ours")
 
 func testPlatform(t testing.TB) *signer.Platform {
 	t.Helper()
