@@ -43,7 +43,7 @@ func ListenGuest(ctx context.Context, port uint32, wait time.Duration, log *slog
 			return nil, fmt.Errorf("transport: listening on vsock port %d: %w", port, err)
 		}
 		context.AfterFunc(ctx, func() { l.Close() })
-		return l, nil
+		return hostOnly{l}, nil
 	}
 	g := &Guest{Log: log, Open: func(context.Context) (io.ReadWriteCloser, error) { return OpenPort(device) }}
 	l, err := g.Listen(port)
@@ -67,6 +67,23 @@ func OpenPort(path string) (io.ReadWriteCloser, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// hostOnly turns away vsock connections that do not come from the host: programs of the guest could make some.
+type hostOnly struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l hostOnly) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if from, ok := c.RemoteAddr().(*vsock.Addr); ok && from.ContextID == vsock.Host {
+			return c, nil
+		}
+		c.Close()
+	}
 }
 
 const vsockDevice = "vsock"

@@ -11,7 +11,7 @@ import (
 	"sync"
 )
 
-// What one connection of the host may do to the ttrpc server before a request reaches the gate.
+// What the host may do to the ttrpc server before a request reaches the gate, over all its connections together.
 const (
 	frameHeader     = 10      // u32 BE length, u32 BE stream id, u8 type, u8 flags
 	frameRequest    = 1       // the only type that a client of unary methods sends
@@ -25,15 +25,19 @@ const (
 type limitListener struct {
 	net.Listener
 	log *slog.Logger
+
+	mu       sync.Mutex
+	requests int // in flight
+	size     int // bytes of them
 }
 
 // Accept implements net.Listener.
-func (l limitListener) Accept() (net.Conn, error) {
+func (l *limitListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &limitConn{Conn: c, log: l.log, sizes: make(map[uint32]int)}, nil
+	return &limitConn{Conn: c, limits: l, sizes: make(map[uint32]int)}, nil
 }
 
 // limitConn follows the frames of a ttrpc connection and ends it when the host sends what an honest client of this
@@ -41,20 +45,16 @@ func (l limitListener) Accept() (net.Conn, error) {
 // for others; frames beyond the limit; more requests at once than the guest has memory for.
 type limitConn struct {
 	net.Conn
-	log *slog.Logger
-
+	limits  *limitListener
 	in, out follower
-
-	mu    sync.Mutex
-	sizes map[uint32]int // bytes of the requests in flight, by stream id
-	total int
+	sizes   map[uint32]int // bytes of this connection's requests in flight, by stream id; limits.mu guards it
 }
 
 // Read implements net.Conn.
 func (c *limitConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if refused := c.in.follow(p[:n], c.request); refused != nil {
-		c.log.Warn("a connection of the host is ended", "reason", refused)
+		c.limits.log.Warn("a connection of the host is ended", "reason", refused)
 		c.Close()
 		return 0, io.EOF
 	}
@@ -77,24 +77,50 @@ func (c *limitConn) request(length, stream uint32, kind uint8) error {
 	if length > maxFrame {
 		return fmt.Errorf("request of %d bytes, at most %d are read", length, maxFrame)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.sizes) >= maxInFlight || c.total+int(length) > maxInFlightSize {
-		return fmt.Errorf("%d requests with %d bytes in flight, no more are taken", len(c.sizes), c.total)
+	l := c.limits
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.sizes == nil {
+		return net.ErrClosed
 	}
-	c.total += int(length) - c.sizes[stream]
+	if _, used := c.sizes[stream]; used {
+		return fmt.Errorf("request on stream %d, which has one in flight", stream)
+	}
+	if l.requests >= maxInFlight || l.size+int(length) > maxInFlightSize {
+		return fmt.Errorf("%d requests with %d bytes in flight, no more are taken", l.requests, l.size)
+	}
+	l.requests++
+	l.size += int(length)
 	c.sizes[stream] = int(length)
 	return nil
 }
 
 func (c *limitConn) response(_, stream uint32, kind uint8) error {
-	if kind == frameResponse {
-		c.mu.Lock()
-		c.total -= c.sizes[stream]
+	if kind != frameResponse {
+		return nil
+	}
+	l := c.limits
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if size, ok := c.sizes[stream]; ok {
 		delete(c.sizes, stream)
-		c.mu.Unlock()
+		l.requests--
+		l.size -= size
 	}
 	return nil
+}
+
+// Close implements net.Conn.
+func (c *limitConn) Close() error {
+	l := c.limits
+	l.mu.Lock()
+	for _, size := range c.sizes {
+		l.requests--
+		l.size -= size
+	}
+	c.sizes = nil
+	l.mu.Unlock()
+	return c.Conn.Close()
 }
 
 // follower finds the frames' headers in a stream of bytes that arrives in pieces.

@@ -71,12 +71,15 @@ func New(cfg Config) *Agent {
 
 // Serve answers requests from l until the host asks for the end of the sandbox or ctx ends; nil means the former.
 func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
+	if a.Gate == nil {
+		return errors.New("serving the agent protocol: there is no policy")
+	}
 	server, err := a.newServer()
 	if err != nil {
 		return err
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(ctx, limitListener{l, a.Log}) }()
+	go func() { served <- server.Serve(ctx, &limitListener{Listener: l, log: a.Log}) }()
 	select {
 	case <-a.finished:
 		// The answer to DestroySandbox is still to be sent.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/containerd/ttrpc"
@@ -254,6 +255,7 @@ func (g *guest) serve(ctx context.Context, gate *agent.Gate, images *pull.Puller
 		return err
 	}
 	defer l.Close()
+	go debug.FreeOSMemory() // what compiling the policy left behind, while the host makes up its first request
 	a := agent.New(agent.Config{
 		Gate: gate, Images: images, Log: g.log, Version: g.version(),
 	})
