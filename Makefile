@@ -54,8 +54,9 @@ mutants: ## remove each check behind an invariant in turn; exactly its attack mu
 	@$(GO) run ./test/mutants
 
 .PHONY: bench
-bench: build ## benchmarks against their floors: bench.json, and a table
-	@build/bin/nacre bench -o bench.json
+bench: build ## benchmarks against their floors: bench.json, and the table in the README
+	@$(GO) build $(GOFLAGS_BIN) -o build/bin/nacre-floor ./internal/bench/floor/nacre-floor
+	@build/bin/nacre bench --dir build/bench --simtee-dir build/bench-simtee -o bench.json --readme README.md
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint

@@ -88,7 +88,7 @@ Begin with "nacre doctor" to see what this machine can do, or "nacre demo" to se
 		c.GroupID = "owner"
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{newDemo(), newRun(), newMeasure(), newDoctor(&o), newSimtee()} {
+	for _, c := range []*cobra.Command{newDemo(), newRun(), newMeasure(), newDoctor(&o), newBench(), newSimtee()} {
 		c.GroupID = "host"
 		root.AddCommand(c)
 	}
