@@ -159,20 +159,21 @@ func TestAttackDefaultPolicy(t *testing.T) {
 		"an unknown platform":        {func(c *attest.Claims, _ map[string]any) { c.TEE = "unheard-of" }, ear.Contraindicated},
 		"the sample platform":        {func(c *attest.Claims, _ map[string]any) { c.TEE = attest.Sample }, ear.Contraindicated},
 	} {
-		claims, refs := snpClaims(), references()
-		c.deviate(claims, refs)
-		s, err := p.Appraise(t.Context(), Evidence{Claims: claims}, snapshot(t, refs), now)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-		} else if s.Status != c.want || s.Vector.Status() != c.want {
-			t.Errorf("%s: %v, want %v", name, s.Status, c.want)
+		t.Run(name, func(t *testing.T) {
+			claims, refs := snpClaims(), references()
+			c.deviate(claims, refs)
+			s, err := p.Appraise(t.Context(), Evidence{Claims: claims}, snapshot(t, refs), now)
+			if err != nil || s.Status != c.want || s.Vector.Status() != c.want {
+				t.Errorf("%v, %v; want %v", s.Status, err, c.want)
+			}
+		})
+	}
+	t.Run("values whose time is over", func(t *testing.T) {
+		s, err := p.Appraise(t.Context(), Evidence{Claims: snpClaims()}, snapshot(t, references()), now.Add(time.Hour))
+		if err != nil || s.Status != ear.Contraindicated {
+			t.Errorf("%v, %v", s.Status, err)
 		}
-	}
-	// The values' time is over.
-	s, err := p.Appraise(t.Context(), Evidence{Claims: snpClaims()}, snapshot(t, references()), now.Add(time.Hour))
-	if err != nil || s.Status != ear.Contraindicated {
-		t.Errorf("expired reference values: %v, %v", s.Status, err)
-	}
+	})
 }
 
 func TestSimulatedEvidenceSaysSo(t *testing.T) {

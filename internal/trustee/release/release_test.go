@@ -138,13 +138,14 @@ func TestDecisions(t *testing.T) {
 
 func TestAttackSimulatedGuest(t *testing.T) {
 	for _, marker := range []any{true, "yes", "", 0, map[string]any{}, []any{false}} {
-		g := affirmed()
-		g.simulated = marker
-		if got := decide(t, Record{Text: affirming(t)}, g, wanted); got != CodeSimulatedNotAllowed {
-			t.Errorf("marker %v: %q", marker, got)
-		}
-		if got := decide(t, Record{Text: allowAll, UnsafeAnyInitData: true}, g, wanted); got != CodeSimulatedNotAllowed {
-			t.Errorf("marker %v, allow-all policy: %q", marker, got)
+		for name, record := range map[string]Record{"template": {Text: affirming(t)}, "allow all": {Text: allowAll, UnsafeAnyInitData: true}} {
+			t.Run(fmt.Sprintf("%s, marked %#v", name, marker), func(t *testing.T) {
+				g := affirmed()
+				g.simulated = marker
+				if got := decide(t, record, g, wanted); got != CodeSimulatedNotAllowed {
+					t.Errorf("%q", got)
+				}
+			})
 		}
 	}
 }
@@ -171,18 +172,22 @@ func TestAttackInitDataOfTheHostsChoice(t *testing.T) {
 		"that there are claims":                       {claimExists, claimed},
 		"template's status alone, whatever init-data": {strings.ReplaceAll(affirming(t), "init_data in init_data_digests", "init_data"), rated},
 	} {
-		if got := decide(t, Record{Text: c.text}, c.guest, wanted); got != CodeInitDataNotPinned {
-			t.Errorf("%s: %q, want %q", name, got, CodeInitDataNotPinned)
-		}
-		if got := decide(t, Record{Text: c.text, UnsafeAnyInitData: true}, c.guest, wanted); got != "" {
-			t.Errorf("%s, accepted: %q", name, got)
-		}
+		t.Run(name, func(t *testing.T) {
+			if got := decide(t, Record{Text: c.text}, c.guest, wanted); got != CodeInitDataNotPinned {
+				t.Errorf("%q, want %q", got, CodeInitDataNotPinned)
+			}
+			if got := decide(t, Record{Text: c.text, UnsafeAnyInitData: true}, c.guest, wanted); got != "" {
+				t.Errorf("accepted by the owner: %q", got)
+			}
+		})
 	}
-	g := affirmed()
-	g.initData = host
-	if got := decide(t, Record{Text: affirming(t)}, g, wanted); got != CodePolicyDenied {
-		t.Errorf("template: %q", got)
-	}
+	t.Run("template", func(t *testing.T) {
+		g := affirmed()
+		g.initData = host
+		if got := decide(t, Record{Text: affirming(t)}, g, wanted); got != CodePolicyDenied {
+			t.Errorf("%q", got)
+		}
+	})
 }
 
 func TestAttackAnotherResource(t *testing.T) {
@@ -197,9 +202,11 @@ func TestAttackAnotherResource(t *testing.T) {
 		"nothing":  {},
 		"capitals": {Plugin: "resource", Path: []string{"DB", "password", "1"}},
 	} {
-		if got := decide(t, r, affirmed(), request); got != CodePolicyDenied {
-			t.Errorf("%s: %q", name, got)
-		}
+		t.Run(name, func(t *testing.T) {
+			if got := decide(t, r, affirmed(), request); got != CodePolicyDenied {
+				t.Errorf("%q", got)
+			}
+		})
 	}
 }
 
@@ -248,7 +255,7 @@ func sortedKeys(m map[string]any) (keys []string) {
 	return keys
 }
 
-func TestCheckWhenSet(t *testing.T) {
+func TestAttackPolicyWhenSet(t *testing.T) {
 	for name, c := range map[string]struct {
 		record Record
 		wrong  string
@@ -271,10 +278,12 @@ func TestCheckWhenSet(t *testing.T) {
 		"another rule":               {Record{Text: "package policy\nallowed := true"}, "package policy"},
 		"the network":                {Record{Text: "package policy\nallow if http.send({\"url\": \"http://x\"})"}, "http.send"},
 	} {
-		err := Check(t.Context(), c.record)
-		if c.wrong == "" && err != nil || c.wrong != "" && (err == nil || !strings.Contains(err.Error(), c.wrong)) {
-			t.Errorf("%s: %v, want an error about %q", name, err, c.wrong)
-		}
+		t.Run(name, func(t *testing.T) {
+			err := Check(t.Context(), c.record)
+			if c.wrong == "" && err != nil || c.wrong != "" && (err == nil || !strings.Contains(err.Error(), c.wrong)) {
+				t.Errorf("%v, want an error about %q", err, c.wrong)
+			}
+		})
 	}
 }
 

@@ -75,11 +75,13 @@ func TestAttackPaths(t *testing.T) {
 		nil, {"a"}, {"a", "b"}, {"a", "b", "c", "d"}, {"a", "b", ""}, {"", "b", "c"}, {"..", "b", "c"}, {".", "b", "c"}, {"a/b", "c", "d"},
 		{"a", "b", ".hidden"}, {"a", "b", "c%2f"}, {"a", "b", "c\x00"}, {"a", "b", "ä"}, {"a", "b", strings.Repeat("c", 5000)},
 	} {
-		for _, method := range []string{"GET", "POST", "DELETE"} {
-			if _, err := p.Handle(t.Context(), Request{Method: method, Path: path}); !errors.Is(err, ErrPath) {
-				t.Errorf("%s %q: %v", method, path, err)
+		t.Run(strings.Join(path, "+")[:min(20, len(strings.Join(path, "+")))], func(t *testing.T) {
+			for _, method := range []string{Get, Post, Delete} {
+				if _, err := p.Handle(t.Context(), Request{Method: method, Path: path}); !errors.Is(err, ErrPath) {
+					t.Errorf("%s: %v", method, err)
+				}
 			}
-		}
+		})
 	}
 }
 

@@ -299,13 +299,14 @@ func TestAttackKeyFileBelowTheDataDirectory(t *testing.T) {
 		"linked file":          {Dir: data, KeyFile: filepath.Join(outside, "linked.key")},
 		"dangling linked file": {Dir: data, KeyFile: filepath.Join(outside, "dangling.key")},
 	} {
-		if s, err := Open(t.Context(), o); err == nil {
-			s.Close()
-			t.Errorf("%s: accepted", name)
-		}
+		t.Run(name, func(t *testing.T) {
+			if s, err := Open(t.Context(), o); err == nil {
+				s.Close()
+				t.Error("accepted")
+			}
+		})
 	}
-	o := Options{Dir: data, KeyFile: filepath.Join(data, "store.key"), UnsafeKeyBesideData: true}
-	open(t, o)
+	open(t, Options{Dir: data, KeyFile: filepath.Join(data, "accepted.key"), UnsafeKeyBesideData: true})
 }
 
 func TestAnotherKeyIsTold(t *testing.T) {
@@ -356,12 +357,12 @@ func TestAttackMoveASealedValue(t *testing.T) {
 		"another table":     `UPDATE value SET sealed = (SELECT sealed FROM expiring) WHERE ns = 'n' AND key = 'theirs'`,
 		"a flipped bit":     `UPDATE value SET sealed = zeroblob(40) WHERE ns = 'n' AND key = 'theirs'`,
 	} {
-		tamper(t, o, change)
-		s := open(t, o)
-		if v, err := s.Get(t.Context(), "n", "theirs"); err == nil {
-			t.Errorf("%s: opened as %q", name, v)
-		}
-		s.Close()
+		t.Run(name, func(t *testing.T) {
+			tamper(t, o, change)
+			if v, err := open(t, o).Get(t.Context(), "n", "theirs"); err == nil {
+				t.Errorf("opened as %q", v)
+			}
+		})
 	}
 	if raw, err := os.ReadFile(filepath.Join(o.Dir, "trustee.db")); err != nil || bytes.Contains(raw, []byte("secret")) {
 		t.Errorf("the value is readable in the file: %v", err)
@@ -376,21 +377,23 @@ func TestAttackCutTheLog(t *testing.T) {
 		"entry added":        `INSERT INTO log VALUES (4, x'00', x'00')`,
 		"head removed":       `DELETE FROM value WHERE key = 'log-head'`,
 	} {
-		o := options(t)
-		s := open(t, o)
-		for _, text := range []string{"a", "b", "c"} {
-			update(t, s, func(tx *Tx) error { return tx.Append(entry(text)) })
-		}
-		if id, _, err := s.Head(t.Context()); err != nil || id != 3 {
-			t.Fatalf("head: %d, %v", id, err)
-		}
-		s.Close()
-		open(t, o).Close()
-		tamper(t, o, change)
-		if s, err := Open(t.Context(), o); err == nil {
+		t.Run(name, func(t *testing.T) {
+			o := options(t)
+			s := open(t, o)
+			for _, text := range []string{"a", "b", "c"} {
+				update(t, s, func(tx *Tx) error { return tx.Append(entry(text)) })
+			}
+			if id, _, err := s.Head(t.Context()); err != nil || id != 3 {
+				t.Fatalf("head: %d, %v", id, err)
+			}
 			s.Close()
-			t.Errorf("%s: not noticed", name)
-		}
+			open(t, o).Close()
+			tamper(t, o, change)
+			if s, err := Open(t.Context(), o); err == nil {
+				s.Close()
+				t.Error("not noticed")
+			}
+		})
 	}
 }
 
