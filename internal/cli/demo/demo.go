@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/nacre-project/nacre/attest/simtee/signer"
+	"github.com/nacre-project/nacre/internal/cli/busybox"
 	"github.com/nacre-project/nacre/internal/guestos"
 	"github.com/nacre-project/nacre/internal/sandbox"
 	"github.com/nacre-project/nacre/kbs"
@@ -89,7 +90,7 @@ type story struct {
 	out      *lines
 	programs *programs
 
-	registry   *imageRegistry
+	registry   *busybox.Registry
 	platform   *signer.Platform // the machine's
 	trustee    *trusteeProcess
 	trusteeLog *os.File
@@ -139,7 +140,7 @@ func (s *story) prepare(ctx context.Context) (err error) {
 	s.programs = &programs{nacre: s.Nacre, trustee: s.Trustee, dir: s.path("files"), out: s.out,
 		env: append(os.Environ(), "XDG_CONFIG_HOME="+s.path("config"), "XDG_STATE_HOME="+s.path("state"), "NACRE_IMAGE_DIR="+imageDir)}
 	s.out.printf("A confidential pod, its secret, and a host that wants it too. State: %s\n", s.Dir)
-	if s.registry, err = startRegistry(ctx, s.Busybox); err != nil {
+	if s.registry, err = busybox.Serve(ctx, s.Busybox); err != nil {
 		return err
 	}
 	if _, err := os.Stat(s.path("simtee")); err != nil {

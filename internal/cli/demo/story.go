@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/nacre-project/nacre/attest"
+	"github.com/nacre-project/nacre/internal/cli/busybox"
 	"github.com/nacre-project/nacre/internal/sandbox"
 	"github.com/nacre-project/nacre/kbs"
 )
@@ -90,7 +91,7 @@ func (s *story) startTrustee(ctx context.Context, st *Step) (err error) {
 	if err != nil {
 		return err
 	}
-	s.forPods = "https://" + net.JoinHostPort(hostFromPod, port)
+	s.forPods = "https://" + net.JoinHostPort(busybox.Host, port)
 	certPath := filepath.Join(s.path("state"), "nacre", "trustee", "tls.crt")
 	keyPath := filepath.Join(s.path("config"), "nacre", "admin.key")
 	if s.cert, err = os.ReadFile(certPath); err != nil {

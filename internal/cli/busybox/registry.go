@@ -2,7 +2,11 @@
 
 //go:build linux
 
-package demo
+// Package busybox is a container image for commands that run a pod of their own (the demo, the benchmarks), and the registry on loopback that
+// guests pull it from: no public registry is asked for anything.
+//
+// The image is the machine's static busybox. The registry trusts whoever reaches loopback, and forgets everything at its end.
+package busybox
 
 import (
 	"archive/tar"
@@ -25,22 +29,22 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// hostFromPod is the host's loopback as a pod of `nacre run` sees it: the gateway of QEMU's user-mode network.
-const hostFromPod = "10.0.2.2"
+// Host is the host's loopback as a pod of `nacre run` sees it: the gateway of QEMU's user-mode network.
+const Host = "10.0.2.2"
 
-// imageRegistry is a registry on loopback that holds the one image of the story.
-type imageRegistry struct {
+// Registry is a registry on loopback that holds the one image.
+type Registry struct {
 	server *http.Server
 	done   chan struct{}
 	// Reference is the image by digest, under the address at which a pod finds it.
 	Reference string
 }
 
-// startRegistry builds an image around the machine's static busybox, and serves it until Close.
-func startRegistry(ctx context.Context, busybox string) (*imageRegistry, error) {
-	image, err := busyboxImage(busybox)
+// Serve builds an image around the static busybox at path, and serves it until Close.
+func Serve(ctx context.Context, path string) (*Registry, error) {
+	image, err := newImage(path)
 	if err != nil {
-		return nil, fmt.Errorf("building the demo's container image: %w", err)
+		return nil, fmt.Errorf("building the container image: %w", err)
 	}
 	digest, err := image.Digest()
 	if err != nil {
@@ -51,7 +55,7 @@ func startRegistry(ctx context.Context, busybox string) (*imageRegistry, error) 
 	if err != nil {
 		return nil, fmt.Errorf("starting the registry: %w", err)
 	}
-	r := &imageRegistry{
+	r := &Registry{
 		server: &http.Server{
 			Handler:           registry.New(registry.Logger(log.New(io.Discard, "", 0))),
 			ReadHeaderTimeout: 10 * time.Second,
@@ -63,25 +67,26 @@ func startRegistry(ctx context.Context, busybox string) (*imageRegistry, error) 
 		_ = r.server.Serve(l) // ends with ErrServerClosed when Close is called
 	}()
 	port := l.Addr().(*net.TCPAddr).Port
-	push, err := name.NewTag(fmt.Sprintf("127.0.0.1:%d/demo/busybox:latest", port))
+	push, err := name.NewTag(fmt.Sprintf("127.0.0.1:%d/nacre/busybox:latest", port))
 	if err == nil {
 		err = remote.Write(push, image, remote.WithContext(ctx))
 	}
 	if err != nil {
 		r.Close()
-		return nil, fmt.Errorf("pushing the demo's image to the registry: %w", err)
+		return nil, fmt.Errorf("pushing the container image to the registry: %w", err)
 	}
-	r.Reference = fmt.Sprintf("%s:%d/demo/busybox@%s", hostFromPod, port, digest)
+	r.Reference = fmt.Sprintf("%s:%d/nacre/busybox@%s", Host, port, digest)
 	return r, nil
 }
 
-func (r *imageRegistry) Close() {
+// Close ends the registry.
+func (r *Registry) Close() {
 	_ = r.server.Close()
 	<-r.done
 }
 
-// busyboxImage is an image of one layer: the program, a name for each applet that the story uses, and the folders that a container needs.
-func busyboxImage(program string) (v1.Image, error) {
+// newImage is an image of one layer: the program, a name for each applet that the pods use, and the folders that a container needs.
+func newImage(program string) (v1.Image, error) {
 	text, err := os.ReadFile(program)
 	if err != nil {
 		return nil, fmt.Errorf("%w (the package busybox-static holds it: run make deps)", err)
