@@ -232,9 +232,9 @@ func (k *TEEKey) parseHeader(protected string) (header, error) {
 	if h.alg != algECDH {
 		return h, nil
 	}
-	epk, err := parseObject(members["epk"], maxJWKSize)
+	epk, err := members.object("epk")
 	if err != nil {
-		return header{}, fmt.Errorf("epk: %w", err)
+		return header{}, err
 	}
 	h.epk.ALG = algECDH
 	if err := epk.texts(map[string]*string{"kty": &h.epk.KTY, "crv": &h.epk.CRV, "x": &h.epk.X, "y": &h.epk.Y}); err != nil {

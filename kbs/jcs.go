@@ -61,13 +61,21 @@ func parseCanonicalizable(text []byte) (any, error) {
 	return value, nil
 }
 
+// tooShort keeps encoding/json's words, and says in ours when the text just ends.
+func tooShort(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the JSON text ends too early")
+	}
+	return err
+}
+
 func decodeValue(dec *json.Decoder, depth int) (any, error) {
 	if depth > maxCanonicalDepth {
 		return nil, fmt.Errorf("nested deeper than %d", maxCanonicalDepth)
 	}
 	token, err := dec.Token()
 	if err != nil {
-		return nil, syntax(err)
+		return nil, tooShort(err)
 	}
 	switch token {
 	case json.Delim('{'):
@@ -75,7 +83,7 @@ func decodeValue(dec *json.Decoder, depth int) (any, error) {
 		for dec.More() {
 			name, err := dec.Token()
 			if err != nil {
-				return nil, syntax(err)
+				return nil, tooShort(err)
 			}
 			key, _ := name.(string) // the decoder accepts nothing else in this place
 			if _, twice := members[key]; twice {

@@ -61,12 +61,17 @@ func ParseJWK(text []byte) (JWK, error) {
 	if err != nil {
 		return JWK{}, err
 	}
+	return members.jwk()
+}
+
+func (o object) jwk() (JWK, error) {
 	var k JWK
-	if k.KTY, err = members.text("kty"); err != nil {
+	var err error
+	if k.KTY, err = o.text("kty"); err != nil {
 		return JWK{}, err
 	}
 	for name, s := range k.fields() {
-		if *s, err = members.text(name); err != nil {
+		if *s, err = o.text(name); err != nil {
 			return JWK{}, err
 		}
 	}

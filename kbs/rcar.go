@@ -36,7 +36,7 @@ type Request struct {
 // ErrVersion is wrapped by the error of [ParseRequest] for a request in another version of the protocol.
 var ErrVersion = errors.New("KBS Client Protocol Version Mismatch")
 
-// ParseRequest reads the body of POST /kbs/v0/auth. A TEE that this program does not know is not an error here.
+// ParseRequest reads the body of POST /kbs/v0/auth, of which the extra parameters stay a part. A TEE that this program does not know is not an error here.
 func ParseRequest(body []byte) (*Request, error) {
 	members, err := parseObject(body, MaxRequestSize)
 	if err != nil {
@@ -144,7 +144,8 @@ type Attestation struct {
 	TEEEvidence TEEEvidence `json:"tee-evidence"`
 }
 
-// ParseAttestation reads the body of POST /kbs/v0/attest. The public key in it is validated.
+// ParseAttestation reads the body of POST /kbs/v0/attest. The public key in it is validated; the evidence is a part of
+// body.
 func ParseAttestation(body []byte) (*Attestation, error) {
 	a, err := parseAttestation(body)
 	if err != nil {
@@ -160,9 +161,9 @@ func parseAttestation(body []byte) (*Attestation, error) {
 	}
 	a := &Attestation{}
 	if members.has("init-data") {
-		inner, err := parseObject(members["init-data"], MaxAttestationSize)
+		inner, err := members.object("init-data")
 		if err != nil {
-			return nil, fmt.Errorf("init-data: %w", err)
+			return nil, err
 		}
 		a.InitData = &InitData{}
 		if err := inner.texts(map[string]*string{"format": &a.InitData.Format, "body": &a.InitData.Body}); err != nil {
@@ -176,9 +177,9 @@ func parseAttestation(body []byte) (*Attestation, error) {
 			)
 		}
 	}
-	inner, err := parseObject(members["runtime-data"], MaxAttestationSize)
+	inner, err := members.object("runtime-data")
 	if err != nil {
-		return nil, fmt.Errorf("runtime-data: %w", err)
+		return nil, err
 	}
 	if a.RuntimeData.Nonce, err = inner.text("nonce"); err != nil {
 		return nil, fmt.Errorf("runtime-data: %w", err)
@@ -186,11 +187,15 @@ func parseAttestation(body []byte) (*Attestation, error) {
 	if len(a.RuntimeData.Nonce) > MaxNonceLength {
 		return nil, fmt.Errorf("runtime-data: a nonce of %d characters", len(a.RuntimeData.Nonce))
 	}
-	if a.RuntimeData.TEEPubKey, err = ParseJWK(inner["tee-pubkey"]); err != nil {
+	key, err := inner.object("tee-pubkey")
+	if err != nil {
+		return nil, fmt.Errorf("runtime-data: %w", err)
+	}
+	if a.RuntimeData.TEEPubKey, err = key.jwk(); err != nil {
 		return nil, fmt.Errorf("runtime-data: tee-pubkey: %w", err)
 	}
-	if inner, err = parseObject(members["tee-evidence"], MaxAttestationSize); err != nil {
-		return nil, fmt.Errorf("tee-evidence: %w", err)
+	if inner, err = members.object("tee-evidence"); err != nil {
+		return nil, err
 	}
 	if a.TEEEvidence.Primary = inner["primary_evidence"]; a.TEEEvidence.Primary == nil {
 		return nil, errors.New(`tee-evidence: no member "primary_evidence"`)
