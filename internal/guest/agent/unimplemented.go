@@ -72,10 +72,6 @@ func (unimplemented) SetIPTables(context.Context, *agent.SetIPTablesRequest) (*a
 	return nil, no("SetIPTables")
 }
 
-func (unimplemented) GetMetrics(context.Context, *agent.GetMetricsRequest) (*agent.Metrics, error) {
-	return nil, no("GetMetrics")
-}
-
 func (unimplemented) MemAgentMemcgSet(context.Context, *agent.MemAgentMemcgConfig) (*emptypb.Empty, error) {
 	return nil, no("MemAgentMemcgSet")
 }
