@@ -16,8 +16,6 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,17 +29,11 @@ import (
 	"github.com/nacre-project/nacre/ear"
 	"github.com/nacre-project/nacre/initdata"
 	"github.com/nacre-project/nacre/kbs"
+	"github.com/nacre-project/nacre/test/machine"
 )
 
-// platform is made once for a test program: its keys take seconds.
-var platform = sync.OnceValues(func() (*signer.Platform, error) {
-	dir, err := os.MkdirTemp("", "nacre-platform-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	return signer.Open(filepath.Join(dir, "platform"))
-})
+// platform is the machine that guests run on.
+var platform = machine.Lazy("guests")
 
 // Broker is a broker. Its fields may be set before the first request.
 type Broker struct {
@@ -72,7 +64,7 @@ type Broker struct {
 // New starts a broker that ends with the test.
 func New(t testing.TB) *Broker {
 	t.Helper()
-	machine, err := platform()
+	host, err := platform()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +72,7 @@ func New(t testing.TB) *Broker {
 		Resources: map[string]string{},
 		Lifetime:  5 * time.Minute,
 		Now:       time.Now,
-		verifier:  snp.NewVerifier(snp.Config{Roots: []snp.Root{machine.Root()}}),
+		verifier:  snp.NewVerifier(snp.Config{Roots: []snp.Root{host.Root()}}),
 		nonces:    map[string]string{},
 	}
 	b.Forget(t)
@@ -118,7 +110,7 @@ func Refuse(w http.ResponseWriter, status int, info kbs.ErrorInformation) {
 // Guest is a guest of the simulated platform, launched with init-data, nil for none.
 func Guest(t testing.TB, initData []byte) attester.Attester {
 	t.Helper()
-	machine, err := platform()
+	host, err := platform()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +122,7 @@ func Guest(t testing.TB, initData []byte) attester.Attester {
 		}
 		copy(launch.HostData[:], digest)
 	}
-	return &guest{machine.Launch(launch)}
+	return &guest{host.Launch(launch)}
 }
 
 type guest struct{ processor *signer.Processor }

@@ -19,6 +19,8 @@ import (
 	"github.com/nacre-project/nacre/internal/guest/unpack/unpacktest"
 )
 
+func TestMain(m *testing.M) { unpacktest.Main(m) }
+
 // mounted pulls an image through the real sandbox, on a tmpfs as in the guest, and mounts it.
 func mounted(t *testing.T, image testImage) (rootfs, bundle string, p *Puller) {
 	t.Helper()
