@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -155,12 +156,21 @@ func TestDecodeDeviceRefuses(t *testing.T) {
 
 // A few kilobytes that become gigabytes would take the guest down before its policy is even read.
 func TestAttackCompressionBomb(t *testing.T) {
-	bomb := compress(t, make([]byte, 64<<20))
-	if _, err := initdata.DecodeDevice(bytes.NewReader(device(uint64(len(bomb)), bomb, (16+len(bomb)+511)/512*512))); err == nil {
+	const size = 64 << 20
+	bomb := compress(t, make([]byte, size))
+	image := device(uint64(len(bomb)), bomb, (16+len(bomb)+511)/512*512)
+	annotation := base64.StdEncoding.EncodeToString(bomb)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := initdata.DecodeDevice(bytes.NewReader(image)); err == nil {
 		t.Error("device: accepted")
 	}
-	if _, err := initdata.DecodeAnnotation(base64.StdEncoding.EncodeToString(bomb)); err == nil {
+	if _, err := initdata.DecodeAnnotation(annotation); err == nil {
 		t.Error("annotation: accepted")
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > size/2 {
+		t.Errorf("refusing it took %d bytes of memory", took)
 	}
 }
 
@@ -172,12 +182,14 @@ func TestAttackMoreAfterTheText(t *testing.T) {
 		"zeros":          append(bytes.Clone(good), 0, 0),
 		"another member": append(bytes.Clone(good), compress(t, []byte(", and more"))...),
 	} {
-		if raw, err := initdata.DecodeDevice(bytes.NewReader(device(uint64(len(compressed)), compressed, 512))); err == nil {
-			t.Errorf("device with %s: accepted as %q", name, raw)
-		}
-		if raw, err := initdata.DecodeAnnotation(base64.StdEncoding.EncodeToString(compressed)); err == nil {
-			t.Errorf("annotation with %s: accepted as %q", name, raw)
-		}
+		t.Run(name, func(t *testing.T) {
+			if raw, err := initdata.DecodeDevice(bytes.NewReader(device(uint64(len(compressed)), compressed, 512))); err == nil {
+				t.Errorf("device with %s: accepted as %q", name, raw)
+			}
+			if raw, err := initdata.DecodeAnnotation(base64.StdEncoding.EncodeToString(compressed)); err == nil {
+				t.Errorf("annotation with %s: accepted as %q", name, raw)
+			}
+		})
 	}
 }
 
