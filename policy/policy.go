@@ -137,7 +137,8 @@ func compile(module string, options Options) (*ast.Compiler, error) {
 // filename is what the compiler calls the text.
 const filename = "policy.rego"
 
-func compileAs(version ast.RegoVersion, module string, options Options) (*ast.Compiler, error) {
+func compileAs(version ast.RegoVersion, module string, options Options) (_ *ast.Compiler, err error) {
+	defer contain(&err)
 	capabilities := allowed(version, options)
 	parsed, err := ast.ParseModuleWithOpts(
 		filename,
@@ -184,25 +185,20 @@ type Input struct {
 
 // Eval asks for the value of a rule that the policy was compiled for. The value is undefined, without error, when no
 // rule of that name applies.
-func (p *Policy) Eval(ctx context.Context, query string, input Input) (value Value, err error) {
+func (p *Policy) Eval(ctx context.Context, query string, input Input) (Value, error) {
 	compiled, known := p.queries[query]
 	if !known {
 		return Value{}, fmt.Errorf("evaluating the policy: it was not compiled for %s", query)
 	}
-	// The evaluator is not ours, and the policy may not be the owner's. A crash in it is this evaluation's only.
-	defer func() {
-		if r := recover(); r != nil {
-			value, err = Value{}, fmt.Errorf("evaluating %s: the evaluator failed: %v", query, r)
-		}
-	}()
-	value, err = p.eval(ctx, compiled, input)
+	value, err := p.eval(ctx, compiled, input)
 	if err != nil {
 		return Value{}, fmt.Errorf("evaluating %s: %w", query, located(err))
 	}
 	return value, nil
 }
 
-func (p *Policy) eval(ctx context.Context, compiled prepared, input Input) (Value, error) {
+func (p *Policy) eval(ctx context.Context, compiled prepared, input Input) (_ Value, err error) {
+	defer contain(&err)
 	data, err := p.snapshot(input.Data)
 	if err != nil {
 		return Value{}, err
@@ -234,12 +230,20 @@ func (p *Policy) eval(ctx context.Context, compiled prepared, input Input) (Valu
 		return nil
 	})
 	if ctx.Err() != nil { // a cancelled evaluation has no value, whatever it returned
-		return Value{}, fmt.Errorf("it took longer than it may: %w", context.Cause(ctx))
+		return Value{}, fmt.Errorf("it was stopped before it had an answer: %w", context.Cause(ctx))
 	}
 	if err != nil {
 		return Value{}, err
 	}
 	return value, nil
+}
+
+// contain makes an error of a crash. The engine is not ours and the text may not be the owner's, so a crash is that
+// text's only.
+func contain(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("the Rego engine failed: %v", r)
+	}
 }
 
 // snapshot makes the data of an evaluation.

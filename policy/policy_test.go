@@ -452,6 +452,10 @@ absent := data.list[7]
 			t.Errorf("%s: %s, %v, want %s", query, out, err, want)
 		}
 	}
+	empty := compile(t, "package policy", forAllow())
+	if v, err := empty.Eval(t.Context(), allow, in); err != nil || v.Defined() {
+		t.Errorf("a policy without rules: %v", err)
+	}
 	for name, bad := range map[string]policy.Input{"input": {Input: func() {}}, "data": {Data: map[string]any{"x": func() {}}}} {
 		if _, err := p.Eval(t.Context(), "data.policy.element", bad); err == nil ||
 			!strings.Contains(err.Error(), name) {
