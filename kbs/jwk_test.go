@@ -36,7 +36,6 @@ func TestJWKRoundTrip(t *testing.T) {
 }
 
 func TestJWKRefuses(t *testing.T) {
-	change := func(base JWK, f func(*JWK)) JWK { f(&base); return base }
 	zeros := func(n int) func(*JWK) {
 		return func(k *JWK) { k.X, k.Y = encodeBase64URL(make([]byte, n)), encodeBase64URL(make([]byte, n)) }
 	}
@@ -82,20 +81,34 @@ func TestJWKRefuses(t *testing.T) {
 	}
 }
 
-// A point off the curve would let whoever sent it learn the other side's private key, bit by bit.
-func TestAttackPointOffTheCurve(t *testing.T) {
-	key := testJWK
-	key.Y = encodeBase64URL(make([]byte, 32))
-	if err := key.Validate(); err == nil {
-		t.Error("accepted")
-	}
+// change is a copy of a key with a change.
+func change(base JWK, f func(*JWK)) JWK {
+	f(&base)
+	return base
 }
 
-func TestAttackRSAWithOldPadding(t *testing.T) {
-	key := rsaTestJWK(2048)
-	key.ALG = "RSA1_5"
-	if err := key.Validate(); err == nil {
-		t.Error("accepted")
+// Keys that a message may hold and a resource must not be encrypted to. A point off the curve would let whoever sent
+// it learn the other side's private key, bit by bit.
+func TestAttackKey(t *testing.T) {
+	off := testJWK
+	off.Y = encodeBase64URL(make([]byte, 32))
+	even := new(big.Int).Lsh(big.NewInt(1), 2047)
+	for name, key := range map[string]JWK{
+		"a point off the curve":    off,
+		"RSA with the old padding": change(rsaTestJWK(2048), func(k *JWK) { k.ALG = "RSA1_5" }),
+		"RSA with a short modulus": rsaTestJWK(1024),
+		"RSA with an even modulus": change(rsaTestJWK(2048), func(k *JWK) { k.N = encodeBase64URL(even.Bytes()) }),
+		"RSA with exponent 1":      change(rsaTestJWK(2048), func(k *JWK) { k.E = "AQ" }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, err := json.Marshal(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := ParseJWK(text); err == nil {
+				t.Error("accepted")
+			}
+		})
 	}
 }
 

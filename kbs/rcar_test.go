@@ -138,9 +138,11 @@ func TestAttackMemberTwice(t *testing.T) {
 		"nonce":        strings.Replace(validAttestation, `"nonce":`, `"nonce":"b3RoZXI=","nonce":`, 1),
 		"by escape":    strings.Replace(validAttestation, `"nonce":`, `"\u006eonce":"b3RoZXI=","nonce":`, 1),
 	} {
-		if _, err := ParseAttestation([]byte(text)); err == nil {
-			t.Errorf("%s: accepted", name)
-		}
+		t.Run(name, func(t *testing.T) {
+			if _, err := ParseAttestation([]byte(text)); err == nil {
+				t.Error("accepted")
+			}
+		})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/pem"
 	"slices"
 	"testing"
@@ -124,6 +125,9 @@ func TestAttackUntrustedRoot(t *testing.T) {
 		attack{"a VCEK of the key for VLEKs", func(_ *testing.T, s *scene) {
 			s.config.Roots[0].ASVK, s.config.Roots[0].ASK = s.vendor.ask, stranger.ask
 		}},
+		attack{"issued by another algorithm", func(_ *testing.T, s *scene) {
+			s.vek.SignatureAlgorithm = x509.SHA256WithRSA
+		}},
 	)
 	accept(t,
 		attack{"an intermediate that the trusted root signed, in the evidence", func(_ *testing.T, s *scene) {
@@ -151,9 +155,16 @@ func TestAttackCertificateOfAnotherKind(t *testing.T) {
 	repel(t, attest.CodeCertificateInvalid,
 		attack{"a VLEK as VCEK", func(_ *testing.T, s *scene) { s.vek.Subject.CommonName = "SEV-VLEK" }},
 		attack{"no hardware id", func(_ *testing.T, s *scene) { delete(s.extensions, "4") }},
-		attack{"a Turin hardware id", func(_ *testing.T, s *scene) { s.extensions["4"] = s.extensions["4"][:8] }},
-		attack{"no microcode level", func(_ *testing.T, s *scene) { delete(s.extensions, "3.8") }},
-		attack{"a level beyond 255", func(_ *testing.T, s *scene) { s.extensions["3.8"] = []byte{2, 2, 1, 0} }},
+		attack{"a Turin hardware id", func(_ *testing.T, s *scene) {
+			s.extensions["4"], s.report.ChipID = s.extensions["4"][:8], [64]byte{}
+		}},
+		attack{"no microcode level", func(_ *testing.T, s *scene) {
+			delete(s.extensions, "3.8")
+			s.report.ReportedTCB &^= 0xFF << 56
+		}},
+		attack{"a level that is the report's but for 256", func(_ *testing.T, s *scene) {
+			s.extensions["3.8"] = []byte{2, 2, 1, 4}
+		}},
 		attack{"bytes after a level", func(_ *testing.T, s *scene) { s.extensions["3.8"] = []byte{2, 1, 4, 0} }},
 		attack{"a key on another curve", func(t *testing.T, s *scene) {
 			s.signer = must(t, func() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) })
@@ -174,9 +185,20 @@ func TestAttackCertificateDates(t *testing.T) {
 		attack{"the chip's is not valid yet", func(_ *testing.T, s *scene) {
 			s.vek.NotBefore = s.config.Now().Add(time.Second)
 		}},
-		attack{"the authorities' have run out", func(_ *testing.T, s *scene) {
-			s.vek.NotAfter = s.vendor.authoritiesUpTo.AddDate(2, 0, 0)
-			s.config.Now = func() time.Time { return s.vendor.authoritiesUpTo.Add(time.Second) }
+		attack{"the intermediate's has run out", func(t *testing.T, s *scene) {
+			ask := s.vendor.authority("SEV-Genoa")
+			ask.NotAfter = s.config.Now().Add(-time.Second)
+			s.issuer = must(t, func() (*x509.Certificate, error) {
+				return issue(ask, s.vendor.ark, s.vendor.askKey.Public(), s.vendor.arkKey)
+			})
+			s.config.Roots[0].ASK = s.issuer
+		}},
+		attack{"the root's has run out", func(t *testing.T, s *scene) {
+			ark := s.vendor.authority("ARK-Genoa")
+			ark.NotAfter = s.config.Now().Add(-time.Second)
+			s.config.Roots[0].ARK = must(t, func() (*x509.Certificate, error) {
+				return issue(ark, ark, s.vendor.arkKey.Public(), s.vendor.arkKey)
+			})
 		}},
 	)
 	t.Run("a remembered chain runs out", func(t *testing.T) {
@@ -295,7 +317,20 @@ func TestVLEK(t *testing.T) {
 	refused(t, s, attest.CodeRootUntrusted)
 }
 
-func TestTurin(t *testing.T) {
+// TestAttackUnknownProduct is a report of a processor that nobody has looked at, under a certificate of one that is
+// known. Its own document cannot be written; other envelopes can.
+func TestAttackUnknownProduct(t *testing.T) {
+	s := newScene(t, must(t, genoaVendor))
+	s.report.CPUID.Model = 0x7F
+	sign(t, s.report, s.signer)
+	e := &snp.Evidence{Report: s.report, Certs: s.certs(s.issueVEK(t))}
+	_, err := snp.NewVerifier(s.config).VerifyReport(t.Context(), e, s.want)
+	if got := attest.CodeOf(err); got != attest.CodeEvidenceUnsupported {
+		t.Errorf("code %q, wanted %q: %v", got, attest.CodeEvidenceUnsupported, err)
+	}
+}
+
+func TestAttackTurin(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		change func(s *scene)
@@ -303,10 +338,15 @@ func TestTurin(t *testing.T) {
 	}{
 		{"genuine", func(*scene) {}, ""},
 		{"another FMC level", func(s *scene) { s.extensions["3.9"] = []byte{2, 1, 9} }, attest.CodeTCBMismatch},
-		{"no FMC level", func(s *scene) { delete(s.extensions, "3.9") }, attest.CodeCertificateInvalid},
+		{"no FMC level", func(s *scene) {
+			delete(s.extensions, "3.9")
+			s.report.ReportedTCB &^= 0xFF
+		}, attest.CodeCertificateInvalid},
 		{"another chip", func(s *scene) { s.extensions["4"][7] ^= 1 }, attest.CodeChipIDMismatch},
 		{"more chip id than the certificate has", func(s *scene) { s.report.ChipID[8] = 1 }, attest.CodeChipIDMismatch},
-		{"a Genoa hardware id", func(s *scene) { s.extensions["4"] = make([]byte, 64) }, attest.CodeCertificateInvalid},
+		{"a Genoa hardware id", func(s *scene) {
+			s.extensions["4"], s.report.ChipID = make([]byte, 64), [64]byte{}
+		}, attest.CodeCertificateInvalid},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newScene(t, must(t, turinVendor))
