@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Regenerates the Go code under api/ from the .proto files. Needs protoc 3.21 or newer with the well-known types (Debian:
-# protobuf-compiler, libprotobuf-dev); the two plugins are built at pinned versions.
+# Regenerates the Go code under api/ from the .proto files. Needs protoc 3.21 or newer with the well-known types
+# (Debian: protobuf-compiler, libprotobuf-dev); the two plugins are built at pinned versions.
 # ttrpc stubs only: no gRPC is generated.
 set -eu
 

@@ -42,7 +42,7 @@ func ListenGuest(ctx context.Context, port uint32, wait time.Duration, log *slog
 		if err != nil {
 			return nil, fmt.Errorf("transport: listening on vsock port %d: %w", port, err)
 		}
-		context.AfterFunc(ctx, func() { l.Close() })
+		context.AfterFunc(ctx, func() { _ = l.Close() })
 		return hostOnly{l}, nil
 	}
 	g := &Guest{Log: log, Open: func(context.Context) (io.ReadWriteCloser, error) { return OpenPort(device) }}

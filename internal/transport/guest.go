@@ -137,7 +137,7 @@ func (l *listener) Close() error {
 	for {
 		select {
 		case st := <-l.streams:
-			st.Close()
+			_ = st.Close()
 		default:
 			return nil
 		}

@@ -101,7 +101,7 @@ func (h *Host) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			st.Close()
+			_ = st.Close()
 			return nil, fmt.Errorf("transport: dialling port %d: %w", port, ctx.Err())
 		}
 	}

@@ -427,7 +427,8 @@ func FuzzFrame(f *testing.F) {
 
 // FuzzSession feeds a guest session arbitrary bytes after the hello: it must end, and must not panic.
 func FuzzSession(f *testing.F) {
-	f.Add(appendFrame(appendFrame(nil, u32Frame(1, frameOpen, 7)), frame{stream: 1, kind: frameData, payload: []byte("x")}))
+	opened := appendFrame(nil, u32Frame(1, frameOpen, 7))
+	f.Add(appendFrame(opened, frame{stream: 1, kind: frameData, payload: []byte("x")}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		g := &Guest{Log: slog.New(slog.DiscardHandler)}
 		l, _ := g.Listen(7)

@@ -68,7 +68,7 @@ func (a *Agent) CreateContainer(ctx context.Context, r *agent.CreateContainerReq
 	if err := a.create(ctx, c, r, image, host); err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), runtimeTime)
 		defer cancel()
-		a.discard(clean, c)
+		err = errors.Join(err, a.discard(clean, c))
 		return nil, failed("creating container "+c.id, err)
 	}
 	return nothing, nil
@@ -152,7 +152,9 @@ func (a *Agent) reserve(r *agent.CreateContainerRequest) (*container, string, er
 	return c, a.sandbox.hostname, nil
 }
 
-func (a *Agent) create(ctx context.Context, c *container, r *agent.CreateContainerRequest, storage *agent.Storage, host string) error {
+func (a *Agent) create(
+	ctx context.Context, c *container, r *agent.CreateContainerRequest, storage *agent.Storage, host string,
+) error {
 	if err := os.Mkdir(c.bundle, 0o700); err != nil {
 		return err
 	}
@@ -315,7 +317,9 @@ func (a *Agent) ReadStderr(ctx context.Context, r *agent.ReadStreamRequest) (*ag
 	return a.read(ctx, r, func(p *process) *output { return p.stderr })
 }
 
-func (a *Agent) read(ctx context.Context, r *agent.ReadStreamRequest, stream func(*process) *output) (*agent.ReadStreamResponse, error) {
+func (a *Agent) read(
+	ctx context.Context, r *agent.ReadStreamRequest, stream func(*process) *output,
+) (*agent.ReadStreamResponse, error) {
 	c, p, err := a.findProcess(r.ContainerId, r.ExecId)
 	if err != nil {
 		return nil, err
@@ -491,7 +495,7 @@ func (c *container) add(execID string, p *process) error {
 		default:
 		}
 	}
-	return status.Errorf(codes.ResourceExhausted, "%d processes were executed in container %s, no more are", maxProcesses, c.id)
+	return status.Errorf(codes.ResourceExhausted, "container %s has %d processes, no more are made", c.id, maxProcesses)
 }
 
 func (c *container) drop(execID string) {

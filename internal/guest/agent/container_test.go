@@ -55,7 +55,8 @@ func runc(t *testing.T) string {
 	if os.Getuid() != 0 {
 		t.Skip("containers take root")
 	}
-	for _, path := range []string{os.Getenv("NACRE_RUNC"), "../../../build/cache/image/bin/runc", "../../../build/cache/bin/runc"} {
+	const cache = "../../../build/cache/"
+	for _, path := range []string{os.Getenv("NACRE_RUNC"), cache + "image/bin/runc", cache + "bin/runc"} {
 		if _, err := os.Stat(path); path != "" && err == nil {
 			abs, err := filepath.Abs(path)
 			if err != nil {
@@ -91,8 +92,10 @@ func startGuest(t *testing.T, rego string) *guest {
 		t.Fatalf("%v: %s", err, out)
 	}
 	a := New(Config{
-		Gate:    newGate(t, rego),
-		Images:  oneImage{program, ocispec.ImageConfig{Entrypoint: []string{"/probe"}, Cmd: []string{"show", "cmd"}, Env: []string{"FROM=image"}}},
+		Gate: newGate(t, rego),
+		Images: oneImage{program, ocispec.ImageConfig{
+			Entrypoint: []string{"/probe"}, Cmd: []string{"show", "cmd"}, Env: []string{"FROM=image"},
+		}},
 		Runtime: Runtime{Path: runtime, Root: filepath.Join(dir, "runc")},
 		Log:     slog.New(slog.DiscardHandler), Version: "test",
 		Dir: filepath.Join(dir, "kata"), Resolver: filepath.Join(dir, "resolv.conf"),
@@ -143,7 +146,8 @@ func (g *guest) request(id string, args ...string) *agent.CreateContainerRequest
 		// The machine that tests run on may not let limits be raised.
 		r.OCI.Process.Rlimits = []*agent.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1024, Soft: 1024}}
 		r.OCI.Process.OOMScoreAdj = 1000
-		r.Storages = []*agent.Storage{{Driver: driverImage, Source: "image", MountPoint: filepath.Join(g.agent.Dir, id, "rootfs")}}
+		root := filepath.Join(g.agent.Dir, id, "rootfs")
+		r.Storages = []*agent.Storage{{Driver: driverImage, Source: "image", MountPoint: root}}
 	})
 	r.OCI.Annotations = map[string]string{annotationArgs: "append"}
 	return r
@@ -187,19 +191,18 @@ func all(t *testing.T, read reader, id, execID string) string {
 }
 
 // ordinaryPolicy allows what a pod with logs, input and exec needs.
-var ordinaryPolicy = allow("CreateSandboxRequest", "CreateContainerRequest", "StartContainerRequest", "RemoveContainerRequest",
-	"SignalProcessRequest", "WaitProcessRequest", "ReadStreamRequest", "WriteStreamRequest", "CloseStdinRequest",
-	"ExecProcessRequest", "GuestDetailsRequest", "DestroySandboxRequest", "StatsContainerRequest", "SetPolicyRequest")
+var ordinaryPolicy = allow("CreateSandboxRequest", "CreateContainerRequest", "StartContainerRequest",
+	"RemoveContainerRequest", "SignalProcessRequest", "WaitProcessRequest", "ReadStreamRequest", "WriteStreamRequest",
+	"CloseStdinRequest", "ExecProcessRequest", "GuestDetailsRequest", "DestroySandboxRequest", "StatsContainerRequest",
+	"SetPolicyRequest")
 
 func TestContainer(t *testing.T) {
 	g := startGuest(t, ordinaryPolicy)
-	if _, err := g.CreateContainer(t.Context(), g.request("early")); status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("before the sandbox: %v", err)
-	}
+	wantCode(t, "before the sandbox", codes.FailedPrecondition)(
+		g.CreateContainer(t.Context(), g.request("early")))
 	g.sandbox(t)
-	if _, err := g.CreateSandbox(t.Context(), &agent.CreateSandboxRequest{SandboxId: "other"}); status.Code(err) != codes.AlreadyExists {
-		t.Errorf("second sandbox: %v", err)
-	}
+	wantCode(t, "second sandbox", codes.AlreadyExists)(
+		g.CreateSandbox(t.Context(), &agent.CreateSandboxRequest{SandboxId: "other"}))
 	g.create(t, "c1", "show", "request")
 	var out, errs string
 	var reading sync.WaitGroup
@@ -223,18 +226,15 @@ func TestContainer(t *testing.T) {
 	if errs != "to the other stream\n" {
 		t.Errorf("stderr %q", errs)
 	}
-	if _, err := g.CreateContainer(t.Context(), g.request("c1")); status.Code(err) != codes.AlreadyExists {
-		t.Errorf("the same id again: %v", err)
-	}
+	wantCode(t, "the same id again", codes.AlreadyExists)(g.CreateContainer(t.Context(), g.request("c1")))
 	if _, err := g.RemoveContainer(t.Context(), &agent.RemoveContainerRequest{ContainerId: "c1"}); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(filepath.Join(g.agent.Dir, "c1")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the bundle is still there: %v", err)
 	}
-	if _, err := g.WaitProcess(t.Context(), &agent.WaitProcessRequest{ContainerId: "c1"}); status.Code(err) != codes.NotFound {
-		t.Errorf("a removed container: %v", err)
-	}
+	wantCode(t, "a removed container", codes.NotFound)(
+		g.WaitProcess(t.Context(), &agent.WaitProcessRequest{ContainerId: "c1"}))
 	if _, err := g.DestroySandbox(t.Context(), &agent.DestroySandboxRequest{}); err != nil {
 		t.Error(err)
 	}
@@ -265,7 +265,8 @@ func TestExitCodesAndSignals(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := g.SignalProcess(t.Context(), &agent.SignalProcessRequest{ContainerId: id, ExecId: c.execID, Signal: c.signal}); err != nil {
+		request := &agent.SignalProcessRequest{ContainerId: id, ExecId: c.execID, Signal: c.signal}
+		if _, err := g.SignalProcess(t.Context(), request); err != nil {
 			t.Error(err)
 		}
 		if code := g.wait(t, id, id); code != c.code {
@@ -283,10 +284,12 @@ func TestExecAndInput(t *testing.T) {
 	g.create(t, "c1", "wait")
 	execute := func(execID string, args ...string) {
 		t.Helper()
-		if _, err := g.ExecProcess(t.Context(), &agent.ExecProcessRequest{ContainerId: "c1", ExecId: execID, Process: &agent.Process{
+		p := &agent.Process{
 			Args: args, Cwd: "/", User: &agent.User{UID: 5}, OOMScoreAdj: 1000,
 			Rlimits: []*agent.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1024, Soft: 1024}},
-		}}); err != nil {
+		}
+		request := &agent.ExecProcessRequest{ContainerId: "c1", ExecId: execID, Process: p}
+		if _, err := g.ExecProcess(t.Context(), request); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -295,7 +298,8 @@ func TestExecAndInput(t *testing.T) {
 		t.Errorf("exit code %d, want 9", code)
 	}
 	execute("e2", "/probe", "echo")
-	answer, err := g.WriteStdin(t.Context(), &agent.WriteStreamRequest{ContainerId: "c1", ExecId: "e2", Data: []byte("there and back")})
+	input := &agent.WriteStreamRequest{ContainerId: "c1", ExecId: "e2", Data: []byte("there and back")}
+	answer, err := g.WriteStdin(t.Context(), input)
 	if err != nil || answer.Len != 14 {
 		t.Errorf("%v, %v", answer, err)
 	}
@@ -306,30 +310,32 @@ func TestExecAndInput(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	execute("e3", "/probe", "show")
-	if got := all(t, g.ReadStdout, "c1", "e3"); !strings.Contains(got, "uid=5") || !strings.Contains(got, "CapEff: 0000000000000000") ||
-		!strings.Contains(got, "NoNewPrivs: 1") || !strings.Contains(got, "Seccomp: 2") {
-		t.Errorf("got %q", got)
+	got := all(t, g.ReadStdout, "c1", "e3")
+	for _, want := range []string{"uid=5", "CapEff: 0000000000000000", "NoNewPrivs: 1", "Seccomp: 2"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %q", want, got)
+		}
 	}
-	if _, err := g.ExecProcess(t.Context(), &agent.ExecProcessRequest{ContainerId: "c1", ExecId: "e1", Process: &agent.Process{Args: []string{"/x"}}}); status.Code(err) != codes.AlreadyExists {
-		t.Errorf("an exec id twice: %v", err)
-	}
+	wantCode(t, "an exec id twice", codes.AlreadyExists)(
+		g.ExecProcess(t.Context(), &agent.ExecProcessRequest{
+			ContainerId: "c1", ExecId: "e1", Process: &agent.Process{Args: []string{"/x"}},
+		}))
 }
 
 // TestOutputThatNobodyMayRead runs a container that writes more than a pipe holds under a policy without logs: it must
 // not wait for a reader, and nothing of it must reach one.
 func TestOutputThatNobodyMayRead(t *testing.T) {
-	g := startGuest(t, allow("CreateSandboxRequest", "CreateContainerRequest", "StartContainerRequest", "WaitProcessRequest"))
+	g := startGuest(t, allow("CreateSandboxRequest", "CreateContainerRequest", "StartContainerRequest",
+		"WaitProcessRequest"))
 	g.sandbox(t)
 	g.create(t, "c1", "flood", "500")
 	if code := g.wait(t, "c1", "c1"); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if _, err := g.ReadStdout(t.Context(), &agent.ReadStreamRequest{ContainerId: "c1", Len: 100}); status.Code(err) != codes.PermissionDenied {
-		t.Errorf("reading: %v", err)
-	}
-	if _, err := g.ExecProcess(t.Context(), &agent.ExecProcessRequest{ContainerId: "c1", ExecId: "e"}); status.Code(err) != codes.PermissionDenied {
-		t.Errorf("exec: %v", err)
-	}
+	wantCode(t, "reading", codes.PermissionDenied)(
+		g.ReadStdout(t.Context(), &agent.ReadStreamRequest{ContainerId: "c1", Len: 100}))
+	wantCode(t, "exec", codes.PermissionDenied)(
+		g.ExecProcess(t.Context(), &agent.ExecProcessRequest{ContainerId: "c1", ExecId: "e"}))
 }
 
 // TestBackPressure reads nothing from a container that writes much: it waits, and goes on when somebody reads.
@@ -388,9 +394,11 @@ func TestAttackRequests(t *testing.T) {
 		},
 		"hook": func(r *agent.CreateContainerRequest) { r.OCI.Hooks = &agent.Hooks{Prestart: []*agent.Hook{{}}} },
 	} {
-		if err := create(change); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if err := create(change); status.Code(err) != codes.InvalidArgument {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 	if err := create(func(r *agent.CreateContainerRequest) { r.Storages[0].Source = "nothing" }); err == nil {
 		t.Error("an image that is not there")
@@ -410,28 +418,43 @@ func TestAttackRequests(t *testing.T) {
 		t.Errorf("the error does not name the program: %v", err)
 	}
 	g.create(t, "c2", "wait")
+	signal := func(number uint32) error {
+		_, err := g.SignalProcess(t.Context(), &agent.SignalProcessRequest{ContainerId: "c2", Signal: number})
+		return err
+	}
+	execute := func(id string, p *agent.Process) error {
+		_, err := g.ExecProcess(t.Context(), &agent.ExecProcessRequest{ContainerId: "c2", ExecId: id, Process: p})
+		return err
+	}
 	for name, err := range map[string]error{
-		"signal 0":     second(g.SignalProcess(t.Context(), &agent.SignalProcessRequest{ContainerId: "c2"})),
-		"signal 65":    second(g.SignalProcess(t.Context(), &agent.SignalProcessRequest{ContainerId: "c2", Signal: 65})),
+		"signal 0":     signal(0),
+		"signal 65":    signal(65),
 		"read nothing": second(g.ReadStdout(t.Context(), &agent.ReadStreamRequest{ContainerId: "c2"})),
-		"exec nothing": second(g.ExecProcess(t.Context(), &agent.ExecProcessRequest{ContainerId: "c2", ExecId: "e"})),
-		"exec id":      second(g.ExecProcess(t.Context(), &agent.ExecProcessRequest{ContainerId: "c2", ExecId: "../e", Process: &agent.Process{}})),
-		"exec no args": second(g.ExecProcess(t.Context(), &agent.ExecProcessRequest{ContainerId: "c2", ExecId: "e", Process: &agent.Process{}})),
-		"terminal":     second(g.ExecProcess(t.Context(), &agent.ExecProcessRequest{ContainerId: "c2", ExecId: "e", Process: &agent.Process{Terminal: true}})),
+		"exec nothing": execute("e", nil),
+		"exec id":      execute("../e", &agent.Process{}),
+		"exec no args": execute("e", &agent.Process{}),
+		"terminal":     execute("e", &agent.Process{Terminal: true}),
 	} {
 		if status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := g.SetPolicy(t.Context(), &agent.SetPolicyRequest{Policy: ordinaryPolicy}); status.Code(err) != codes.Unimplemented {
-		t.Errorf("the policy was replaced: %v", err)
-	}
-	if _, err := g.StatsContainer(t.Context(), &agent.StatsContainerRequest{}); status.Code(err) != codes.Unimplemented {
-		t.Errorf("got %v", err)
-	}
+	wantCode(t, "the policy was replaced", codes.Unimplemented)(
+		g.SetPolicy(t.Context(), &agent.SetPolicyRequest{Policy: ordinaryPolicy}))
+	wantCode(t, "statistics", codes.Unimplemented)(g.StatsContainer(t.Context(), &agent.StatsContainerRequest{}))
 	huge, err := g.ReadStdout(t.Context(), &agent.ReadStreamRequest{ContainerId: "c2", Len: 1 << 31})
 	if err != nil || string(huge.Data) != "waiting\n" {
 		t.Errorf("%v, %v", huge, err)
+	}
+}
+
+// wantCode takes what a call has returned.
+func wantCode(t *testing.T, what string, want codes.Code) func(any, error) {
+	return func(_ any, err error) {
+		t.Helper()
+		if status.Code(err) != want {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
 	}
 }
 
@@ -443,10 +466,6 @@ func TestHealthAndDetails(t *testing.T) {
 	if err != nil || answer.Status != agent.HealthCheckResponse_SERVING {
 		t.Errorf("%v, %v", answer, err)
 	}
-	if _, err := g.GetGuestDetails(t.Context(), &agent.GuestDetailsRequest{}); status.Code(err) != codes.PermissionDenied {
-		t.Errorf("got %v", err)
-	}
-	if _, err := g.DestroySandbox(t.Context(), &agent.DestroySandboxRequest{}); status.Code(err) != codes.PermissionDenied {
-		t.Errorf("got %v", err)
-	}
+	wantCode(t, "details", codes.PermissionDenied)(g.GetGuestDetails(t.Context(), &agent.GuestDetailsRequest{}))
+	wantCode(t, "the end", codes.PermissionDenied)(g.DestroySandbox(t.Context(), &agent.DestroySandboxRequest{}))
 }

@@ -79,7 +79,9 @@ func queries() []string {
 
 // Intercept is the ttrpc server's interceptor. The generated handlers ask for their request message through the
 // function that is handed to them; this is where the request is decided, so that no handler can run without.
-func (g *Gate) Intercept(ctx context.Context, decode ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (answer any, err error) {
+func (g *Gate) Intercept(
+	ctx context.Context, decode ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method,
+) (answer any, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			g.log.Error("a request made the agent fail", "method", info.FullMethod, "panic", fmt.Sprint(r))

@@ -55,7 +55,7 @@ func (c *limitConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if refused := c.in.follow(p[:n], c.request); refused != nil {
 		c.limits.log.Warn("a connection of the host is ended", "reason", refused)
-		c.Close()
+		_ = c.Close()
 		return 0, io.EOF
 	}
 	return n, err

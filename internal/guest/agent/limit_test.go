@@ -42,7 +42,8 @@ func waiting(t testing.TB) []byte {
 func TestAttackFrames(t *testing.T) {
 	a := New(Config{Gate: newGate(t, denyAll+"WaitProcessRequest := true\n"), Log: slog.New(slog.DiscardHandler)})
 	// A container whose end never comes.
-	a.containers["c"] = &container{id: "c", state: stateRunning, processes: map[string]*process{"c": {exited: make(chan struct{})}}}
+	endless := map[string]*process{"c": {exited: make(chan struct{})}}
+	a.containers["c"] = &container{id: "c", state: stateRunning, processes: endless}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +57,8 @@ func TestAttackFrames(t *testing.T) {
 	}
 	var heavy []byte
 	for i := range maxInFlightSize/maxFrame + 1 {
-		heavy = append(heavy, ttrpcFrame(uint32(2*i+1), frameRequest, append(bytes.Clone(request), large(maxFrame-len(request))...))...)
+		full := append(bytes.Clone(request), large(maxFrame-len(request))...)
+		heavy = append(heavy, ttrpcFrame(uint32(2*i+1), frameRequest, full)...)
 	}
 	for name, sent := range map[string][]byte{
 		"data on a unary call": append(ttrpcFrame(1, frameRequest, request), ttrpcFrame(1, 3, []byte("x"))...),

@@ -4,8 +4,10 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -13,25 +15,32 @@ import (
 	"github.com/nacre-project/nacre/api/agent"
 )
 
-// ownMemory is the kernel's sum over all memory areas of this process. (proc(5), /proc/PID/smaps_rollup)
-const ownMemory = "/proc/self/smaps_rollup"
-
-// GetMetrics says what this program costs its guest, as Prometheus text: memory in proportional set size, what it wrote apart from
-// what is mapped of its file. It says nothing of containers.
+// GetMetrics says what this program costs its guest, as Prometheus text: memory in proportional set size, what it wrote
+// apart from what is mapped of its file, of both its processes. It says nothing of containers.
 func (a *Agent) GetMetrics(context.Context, *agent.GetMetricsRequest) (*agent.Metrics, error) {
-	text, err := os.ReadFile(ownMemory)
-	if err != nil {
-		return nil, failed("reading the agent's memory", err)
+	processes := []string{"self"}
+	if os.Getppid() == 1 {
+		processes = append(processes, "1") // in a guest, process 1 is this program as well
 	}
-	anonymous, file, err := proportionalSet(string(text))
-	if err != nil {
-		return nil, failed("reading the agent's memory", err)
+	var anonymous, file uint64
+	for _, p := range processes {
+		// The kernel's sum over all memory areas of a process (proc(5), /proc/PID/smaps_rollup).
+		text, err := os.ReadFile(filepath.Join("/proc", p, "smaps_rollup"))
+		if err != nil {
+			return nil, failed("reading the agent's memory", err)
+		}
+		written, mapped, err := proportionalSet(string(text))
+		if err != nil {
+			return nil, failed("reading the agent's memory", err)
+		}
+		anonymous, file = anonymous+written, file+mapped
 	}
-	return &agent.Metrics{Metrics: fmt.Sprintf(`# HELP nacre_guest_pss_bytes Memory of nacre-guest, in proportional set size.
+	return &agent.Metrics{Metrics: fmt.Sprintf(
+		`# HELP nacre_guest_pss_bytes Memory of nacre-guest's processes, in proportional set size.
 # TYPE nacre_guest_pss_bytes gauge
 nacre_guest_pss_bytes{kind="anonymous"} %d
 nacre_guest_pss_bytes{kind="file"} %d
-# HELP nacre_guest_goroutines Goroutines of nacre-guest.
+# HELP nacre_guest_goroutines Goroutines of the agent.
 # TYPE nacre_guest_goroutines gauge
 nacre_guest_goroutines %d
 `, anonymous, file, runtime.NumGoroutine())}, nil
@@ -53,7 +62,7 @@ func proportionalSet(rollup string) (anonymous, file uint64, err error) {
 		delete(fields, words[0])
 	}
 	if len(fields) > 0 {
-		return 0, 0, fmt.Errorf("%s lacks Pss_Anon or Pss_File: the kernel was built without", ownMemory)
+		return 0, 0, errors.New("smaps_rollup lacks Pss_Anon or Pss_File: the kernel was built without")
 	}
 	return anonymous, file, nil
 }

@@ -43,8 +43,10 @@ func TestGetMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"\nnacre_guest_pss_bytes{kind=\"anonymous\"} ", "\nnacre_guest_pss_bytes{kind=\"file\"} ", "\nnacre_guest_goroutines "} {
-		if !strings.Contains(m.GetMetrics(), want) {
+	for _, want := range []string{
+		`nacre_guest_pss_bytes{kind="anonymous"} `, `nacre_guest_pss_bytes{kind="file"} `, "nacre_guest_goroutines ",
+	} {
+		if !strings.Contains(m.GetMetrics(), "\n"+want) {
 			t.Errorf("%q lacks %q", m.GetMetrics(), want)
 		}
 	}

@@ -83,7 +83,8 @@ func parseInterface(i *agent.Interface) (networkInterface, error) {
 	want.name = i.Name
 	hardware, err := net.ParseMAC(i.HwAddr)
 	if err != nil || len(hardware) != 6 || hardware[0]&1 != 0 || hardware.String() == "00:00:00:00:00:00" {
-		return want, invalid("interface %s: hardware address %.100q is not that of one Ethernet interface", i.Name, i.HwAddr)
+		return want, invalid("interface %s: %.100q is not the hardware address of one Ethernet interface", i.Name,
+			i.HwAddr)
 	}
 	want.hardware = hardware
 	if i.Mtu != 0 && (i.Mtu < minMTU || i.Mtu > maxMTU) {
@@ -95,7 +96,8 @@ func parseInterface(i *agent.Interface) (networkInterface, error) {
 	case unix.IFF_NOARP:
 		want.noARP = true
 	default:
-		return want, invalid("interface %s: flags %#x, only %#x (no ARP) can be set", i.Name, i.RawFlags, unix.IFF_NOARP)
+		return want, invalid("interface %s: flags %#x, only %#x (no ARP) can be set", i.Name, i.RawFlags,
+			unix.IFF_NOARP)
 	}
 	if len(i.IPAddresses) == 0 || len(i.IPAddresses) > maxAddresses {
 		return want, invalid("interface %s: %d addresses, want 1 to %d", i.Name, len(i.IPAddresses), maxAddresses)
@@ -270,7 +272,8 @@ func parseRoute(r *agent.Route) (route, error) {
 		}
 		address, err := parseAddress(field.text)
 		if err != nil || address.Is4() != v4 || address.IsMulticast() || address.IsUnspecified() {
-			return want, invalid("route to %.100q: %.100q is not a usable address of the family %v", r.Dest, field.text, r.Family)
+			return want, invalid("route to %.100q: %.100q is not a usable address of the family %v", r.Dest, field.text,
+				r.Family)
 		}
 		*field.to = address
 	}

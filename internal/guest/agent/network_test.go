@@ -22,7 +22,9 @@ const testMAC = "52:54:00:12:34:56"
 func goodInterface(change func(*agent.Interface)) *agent.Interface {
 	i := &agent.Interface{
 		Device: "eth0", Name: "eth0", HwAddr: testMAC, Mtu: 1400,
-		IPAddresses: []*agent.IPAddress{{Address: "10.0.2.15", Mask: "24"}, {Family: agent.IPFamily_v6, Address: "fd00::5", Mask: "64"}},
+		IPAddresses: []*agent.IPAddress{
+			{Address: "10.0.2.15", Mask: "24"}, {Family: agent.IPFamily_v6, Address: "fd00::5", Mask: "64"},
+		},
 	}
 	if change != nil {
 		change(i)
@@ -77,9 +79,11 @@ func TestAttackInterface(t *testing.T) {
 		"short form":          address("127.1", "8", v4),
 		"address with prefix": address("10.0.0.1/24", "24", v4),
 	} {
-		if got, err := parseInterface(goodInterface(change)); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: %+v, %v", name, got, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if got, err := parseInterface(goodInterface(change)); status.Code(err) != codes.InvalidArgument {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
 	}
 }
 
@@ -115,9 +119,11 @@ func TestAttackRoute(t *testing.T) {
 		"multicast gateway":  {Gateway: "224.0.0.1", Device: "eth0"},
 		"MTU":                {Gateway: "10.0.2.2", Device: "eth0", Mtu: 1 << 20},
 	} {
-		if got, err := parseRoute(r); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: %+v, %v", name, got, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if got, err := parseRoute(r); status.Code(err) != codes.InvalidArgument {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
 	}
 }
 
@@ -137,16 +143,22 @@ func TestNetwork(t *testing.T) {
 	}
 	hardware := made.Attrs().HardwareAddr.String()
 	a := testAgent(t)
-	for range 2 { // the second time changes nothing
-		if _, err := a.UpdateInterface(t.Context(), &agent.UpdateInterfaceRequest{Interface: goodInterface(func(i *agent.Interface) {
+	update := func(hardware string) error {
+		want := goodInterface(func(i *agent.Interface) {
 			i.HwAddr = hardware
 			i.IPAddresses = i.IPAddresses[:1]
-		})}); err != nil {
+		})
+		_, err := a.UpdateInterface(t.Context(), &agent.UpdateInterfaceRequest{Interface: want})
+		return err
+	}
+	want := &agent.Routes{Routes: []*agent.Route{
+		{Gateway: "10.0.2.2", Device: "eth0"}, {Dest: "192.168.7.0/24", Device: "eth0"},
+	}}
+	for range 2 { // the second time changes nothing
+		if err := update(hardware); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.UpdateRoutes(t.Context(), &agent.UpdateRoutesRequest{Routes: &agent.Routes{Routes: []*agent.Route{
-			{Gateway: "10.0.2.2", Device: "eth0"}, {Dest: "192.168.7.0/24", Device: "eth0"},
-		}}}); err != nil {
+		if _, err := a.UpdateRoutes(t.Context(), &agent.UpdateRoutesRequest{Routes: want}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -172,9 +184,7 @@ func TestNetwork(t *testing.T) {
 	if own := a.network.addresses(); len(own) != 1 || own[0].String() != "10.0.2.15" {
 		t.Errorf("own addresses %v", own)
 	}
-	if _, err := a.UpdateInterface(t.Context(), &agent.UpdateInterfaceRequest{Interface: goodInterface(func(i *agent.Interface) {
-		i.HwAddr = "02:00:00:00:00:99"
-	})}); status.Code(err) != codes.NotFound {
+	if err := update("02:00:00:00:00:99"); status.Code(err) != codes.NotFound {
 		t.Errorf("an interface that is not there: %v", err)
 	}
 }

@@ -49,7 +49,9 @@ func (r Runtime) start(ctx context.Context, id, bundle string) error {
 }
 
 // exec runs one more process in a container. The process description is a file, name is unique in the bundle.
-func (r Runtime) exec(ctx context.Context, id, bundle, name string, description []byte, streams stdio) (*os.Process, error) {
+func (r Runtime) exec(
+	ctx context.Context, id, bundle, name string, description []byte, streams stdio,
+) (*os.Process, error) {
 	file := filepath.Join(bundle, name+".json")
 	if err := os.WriteFile(file, description, 0o600); err != nil {
 		return nil, err
@@ -57,7 +59,8 @@ func (r Runtime) exec(ctx context.Context, id, bundle, name string, description 
 	defer os.Remove(file)
 	pidFile := filepath.Join(bundle, name+".pid")
 	defer os.Remove(pidFile)
-	if err := r.run(ctx, bundle, streams, "exec", "--detach", "--process", file, "--pid-file", pidFile, id); err != nil {
+	err := r.run(ctx, bundle, streams, "exec", "--detach", "--process", file, "--pid-file", pidFile, id)
+	if err != nil {
 		return nil, err
 	}
 	return adopt(pidFile)
@@ -81,7 +84,8 @@ func (r Runtime) run(ctx context.Context, bundle string, streams stdio, args ...
 	}
 	log := filepath.Join(bundle, "runtime.log")
 	_ = os.Remove(log)
-	cmd := exec.CommandContext(ctx, path, append([]string{"--root", root, "--log", log, "--log-format", "json"}, args...)...)
+	global := []string{"--root", root, "--log", log, "--log-format", "json"}
+	cmd := exec.CommandContext(ctx, path, append(global, args...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	// Only *os.File and nil here: another writer would make Wait wait for the container, which inherits the streams.
 	if streams.in != nil {
@@ -119,7 +123,10 @@ func lastLogError(path string) string {
 	text := ""
 	for lines := bufio.NewScanner(io.LimitReader(f, maxRuntimeLog)); lines.Scan(); {
 		var entry struct{ Level, Msg string }
-		if json.Unmarshal(bytes.TrimSpace(lines.Bytes()), &entry) == nil && (entry.Level == "error" || entry.Level == "fatal") {
+		if json.Unmarshal(bytes.TrimSpace(lines.Bytes()), &entry) != nil {
+			continue
+		}
+		if entry.Level == "error" || entry.Level == "fatal" {
 			text = entry.Msg
 		}
 	}
@@ -171,7 +178,7 @@ func signalNamespace(first int, signal unix.Signal) error {
 		if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid)); err == nil && ns == namespace {
 			_ = unix.PidfdSendSignal(fd, signal, nil, 0) // it may have ended
 		}
-		unix.Close(fd)
+		_ = unix.Close(fd)
 	}
 	return nil
 }

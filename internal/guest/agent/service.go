@@ -78,20 +78,24 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ctx, &limitListener{Listener: l, log: a.Log}) }()
+	served := make(chan struct{})
+	var serveErr error
+	go func() {
+		defer close(served)
+		serveErr = server.Serve(ctx, &limitListener{Listener: l, log: a.Log})
+	}()
 	select {
 	case <-a.finished:
 		// The answer to DestroySandbox is still to be sent.
 		wait, cancel := context.WithTimeout(ctx, answerTime)
 		defer cancel()
-		_ = server.Shutdown(wait)
+		_ = server.Shutdown(wait) // what has not been answered by then is not
 		<-served
 		return nil
-	case err := <-served:
-		return fmt.Errorf("serving the agent protocol: %w", err)
+	case <-served:
+		return fmt.Errorf("serving the agent protocol: %w", serveErr)
 	case <-ctx.Done():
-		server.Close()
+		_ = server.Close()
 		<-served
 		return ctx.Err()
 	}
@@ -142,7 +146,8 @@ func checkIdentifier(what, name string) error {
 	const most = 128
 	if name == "" || len(name) > most || !alphanumeric(name[0]) ||
 		!only(name, func(c byte) bool { return alphanumeric(c) || c == '_' || c == '-' || c == '.' }) {
-		return invalid("%s %.200q: want 1 to %d letters, digits, '_', '-', '.', the first a letter or digit", what, name, most)
+		return invalid("%s %.200q: want 1 to %d letters, digits, '_', '-', '.', the first a letter or digit",
+			what, name, most)
 	}
 	return nil
 }

@@ -55,7 +55,9 @@ const (
 
 // spec makes the description of a container from a request and the image's configuration. What the request says of
 // privileges is an upper limit below ours; what would reach outside of the container is refused.
-func (a *Agent) spec(r *agent.CreateContainerRequest, root, host string, image ocispec.ImageConfig) (*specs.Spec, error) {
+func (a *Agent) spec(
+	r *agent.CreateContainerRequest, root, host string, image ocispec.ImageConfig,
+) (*specs.Spec, error) {
 	if err := refuseHostPowers(r.OCI); err != nil {
 		return nil, err
 	}
@@ -128,7 +130,9 @@ func defaultDevice(path string) bool {
 }
 
 // firstProcess describes a container's first process.
-func firstProcess(p *agent.Process, annotations map[string]string, root string, image ocispec.ImageConfig) (*specs.Process, error) {
+func firstProcess(
+	p *agent.Process, annotations map[string]string, root string, image ocispec.ImageConfig,
+) (*specs.Process, error) {
 	user := specs.User{UID: p.User.GetUID(), GID: p.User.GetGID(), AdditionalGids: p.User.GetAdditionalGids()}
 	if annotations[annotationUser] == "image" {
 		var err error
@@ -332,7 +336,8 @@ func (a *Agent) mount(m *agent.Mount) (specs.Mount, error) {
 		known := a.volumes[m.Source]
 		a.mu.Unlock()
 		if !known {
-			return specs.Mount{}, invalid("mount %.200q: its source %.200q is not a volume of this pod", m.Destination, m.Source)
+			return specs.Mount{}, invalid("mount %.200q: its source %.200q is not a volume of this pod",
+				m.Destination, m.Source)
 		}
 		out.Options = []string{"bind", "rprivate"}
 	case "tmpfs":
@@ -363,7 +368,8 @@ func digits(s string) bool {
 
 // checkDestination keeps requests from mounting over what the runtime relies on or over what is masked.
 func checkDestination(path string) error {
-	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" || len(path) >= unix.PathMax || strings.ContainsRune(path, 0) {
+	clean := filepath.IsAbs(path) && filepath.Clean(path) == path && path != "/"
+	if !clean || len(path) >= unix.PathMax || strings.ContainsRune(path, 0) {
 		return invalid("mount destination %.200q is not a clean absolute path", path)
 	}
 	for _, kernel := range []string{"/proc", "/sys", "/dev"} {

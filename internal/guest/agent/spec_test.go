@@ -50,7 +50,8 @@ func TestSpecDefaults(t *testing.T) {
 			p.NoNewPrivileges = false
 			everything := []string{"CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_MKNOD", "CAP_SYS_PTRACE", "CAP_NET_ADMIN", "CAP_BPF"}
 			p.Capabilities = &agent.LinuxCapabilities{
-				Bounding: append(everything, capabilities...), Effective: everything, Inheritable: everything, Ambient: everything,
+				Bounding:  append(everything, capabilities...),
+				Effective: everything, Inheritable: everything, Ambient: everything,
 			}
 			p.ApparmorProfile, p.SelinuxLabel, p.OOMScoreAdj = "unconfined", "unconfined", -1000
 			p.Rlimits = []*agent.POSIXRlimit{{Type: "RLIMIT_CORE", Hard: 1 << 40, Soft: 1 << 40}}
@@ -92,8 +93,11 @@ func TestSpecDefaults(t *testing.T) {
 			if !reflect.DeepEqual(l.Namespaces, namespaces) || l.CgroupsPath != "/nacre/c1" || l.RootfsPropagation != "private" {
 				t.Errorf("linux %+v", l)
 			}
-			if l.Seccomp.DefaultAction != specs.ActErrno || len(l.Devices) != 0 || l.Resources.Devices[0].Allow || len(l.Resources.Devices) != 1 {
-				t.Errorf("filter %v, devices %v, %v", l.Seccomp.DefaultAction, l.Devices, l.Resources.Devices)
+			if l.Seccomp.DefaultAction != specs.ActErrno {
+				t.Errorf("filter %v", l.Seccomp.DefaultAction)
+			}
+			if rules := l.Resources.Devices; len(l.Devices) != 0 || len(rules) != 1 || rules[0].Allow {
+				t.Errorf("devices %v, %v", l.Devices, rules)
 			}
 			if !slices.Contains(l.MaskedPaths, "/proc/kcore") || !slices.Contains(l.ReadonlyPaths, "/proc/sys") {
 				t.Errorf("paths %v, %v", l.MaskedPaths, l.ReadonlyPaths)
@@ -116,6 +120,9 @@ func TestAttackSpec(t *testing.T) {
 		return func(r *agent.CreateContainerRequest) { r.OCI.Mounts = []*agent.Mount{m} }
 	}
 	volume := filepath.Join(a.Dir, "sandbox/ephemeral/v")
+	bind := func(option string) func(*agent.CreateContainerRequest) {
+		return mount(&agent.Mount{Destination: "/x", Source: volume, Type: "bind", Options: []string{option}})
+	}
 	for name, change := range map[string]func(*agent.CreateContainerRequest){
 		"prestart hook": func(r *agent.CreateContainerRequest) {
 			r.OCI.Hooks = &agent.Hooks{Prestart: []*agent.Hook{{Path: "/bin/sh"}}}
@@ -163,14 +170,17 @@ func TestAttackSpec(t *testing.T) {
 		"over dev":         mount(&agent.Mount{Destination: "/dev/pts/x", Source: volume, Type: "bind"}),
 		"unclean":          mount(&agent.Mount{Destination: "/a/../proc", Source: volume, Type: "bind"}),
 		"relative":         mount(&agent.Mount{Destination: "a", Source: volume, Type: "bind"}),
-		"shared":           mount(&agent.Mount{Destination: "/x", Source: volume, Type: "bind", Options: []string{"rshared"}}),
-		"with devices":     mount(&agent.Mount{Destination: "/x", Source: volume, Type: "bind", Options: []string{"dev"}}),
-		"id mapped":        mount(&agent.Mount{Destination: "/x", Source: volume, Type: "bind", Options: []string{"idmap"}}),
+		"shared":           bind("rshared"),
+		"with devices":     bind("dev"),
+		"id mapped":        bind("idmap"),
 		"tmpfs option":     mount(&agent.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"size=1,mpol=x"}}),
 	} {
-		if _, err := a.spec(ordinary(change), "/r", "host", ocispec.ImageConfig{}); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			_, err := a.spec(ordinary(change), "/r", "host", ocispec.ImageConfig{})
+			if status.Code(err) != codes.InvalidArgument {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }
 
@@ -186,8 +196,10 @@ func TestSpecMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := append(a.standardMounts(),
-		specs.Mount{Destination: "/data", Type: "bind", Source: volume, Options: []string{"bind", "rprivate", "ro", "nosuid", "nodev"}},
-		specs.Mount{Destination: "/cache", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=1024", "mode=1777", "nosuid", "nodev"}})
+		specs.Mount{Destination: "/data", Type: "bind", Source: volume,
+			Options: []string{"bind", "rprivate", "ro", "nosuid", "nodev"}},
+		specs.Mount{Destination: "/cache", Type: "tmpfs", Source: "tmpfs",
+			Options: []string{"size=1024", "mode=1777", "nosuid", "nodev"}})
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v", got)
 	}
@@ -202,7 +214,8 @@ func TestProcessFromImage(t *testing.T) {
 	_ = os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("root:x:0:0::/:\napp:x:1000:1001::/:\n"), 0o644)
 	_ = os.WriteFile(filepath.Join(root, "etc/group"), []byte("extra:x:7:app,other\nmine:x:1001:app\n"), 0o644)
 	image := ocispec.ImageConfig{
-		Entrypoint: []string{"/entry"}, Cmd: []string{"cmd"}, Env: []string{"A=image", "B=image"}, WorkingDir: "/work", User: "app",
+		Entrypoint: []string{"/entry"}, Cmd: []string{"cmd"}, Env: []string{"A=image", "B=image"}, WorkingDir: "/work",
+		User: "app",
 	}
 	for name, c := range map[string]struct {
 		process     *agent.Process
@@ -238,7 +251,8 @@ func TestProcessFromImage(t *testing.T) {
 }
 
 func TestGrantNarrows(t *testing.T) {
-	if got := grant(&agent.LinuxCapabilities{Bounding: []string{"CAP_KILL", "CAP_SYS_ADMIN"}}); !slices.Equal(got, []string{"CAP_KILL"}) {
+	got := grant(&agent.LinuxCapabilities{Bounding: []string{"CAP_KILL", "CAP_SYS_ADMIN"}})
+	if !slices.Equal(got, []string{"CAP_KILL"}) {
 		t.Errorf("got %v", got)
 	}
 	if got := grant(&agent.LinuxCapabilities{}); len(got) != 0 {
@@ -250,7 +264,8 @@ func TestImageUser(t *testing.T) {
 	root := t.TempDir()
 	etc := filepath.Join(root, "etc")
 	_ = os.MkdirAll(etc, 0o755)
-	_ = os.WriteFile(filepath.Join(etc, "passwd"), []byte("# comment\n\nbroken\napp:x:1000:1001::/:\n7:x:70:71::/:\n"), 0o644)
+	passwd := "# comment\n\nbroken\napp:x:1000:1001::/:\n7:x:70:71::/:\n"
+	_ = os.WriteFile(filepath.Join(etc, "passwd"), []byte(passwd), 0o644)
 	_ = os.WriteFile(filepath.Join(etc, "group"), []byte("staff:x:50:\n"), 0o644)
 	for user, want := range map[string]specs.User{
 		"":           {},
@@ -267,7 +282,9 @@ func TestImageUser(t *testing.T) {
 			t.Errorf("%q: %+v, %v", user, got, err)
 		}
 	}
-	for _, user := range []string{"nobody", "app:none", ":", "-1", "4294967296", "app:", "x:y:z", strings.Repeat("9", 400)} {
+	for _, user := range []string{
+		"nobody", "app:none", ":", "-1", "4294967296", "app:", "x:y:z", strings.Repeat("9", 400),
+	} {
 		if got, err := imageUser(root, user); err == nil {
 			t.Errorf("%q: %+v", user, got)
 		}
@@ -284,14 +301,16 @@ func TestAttackImageUserFile(t *testing.T) {
 		"directory":     func(p string) error { return os.Mkdir(p, 0o755) },
 		"named pipe":    mkfifo,
 	} {
-		root := t.TempDir()
-		_ = os.MkdirAll(filepath.Join(root, "etc"), 0o755)
-		if err := make(filepath.Join(root, "etc/passwd")); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := imageUser(root, "app"); err == nil {
-			t.Errorf("%s: %+v", name, got)
-		}
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			_ = os.MkdirAll(filepath.Join(root, "etc"), 0o755)
+			if err := make(filepath.Join(root, "etc/passwd")); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := imageUser(root, "app"); err == nil {
+				t.Errorf("%+v", got)
+			}
+		})
 	}
 }
 
@@ -340,9 +359,11 @@ func TestAttackVolumes(t *testing.T) {
 		"set-id mode":     {Driver: driverEphemeral, MountPoint: in("a"), Options: []string{"mode=17777"}},
 		"too many of all": {Driver: driverEphemeral, MountPoint: in("a"), Options: make([]string, 33)},
 	} {
-		if err := a.addVolume(s); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if err := a.addVolume(s); status.Code(err) != codes.InvalidArgument {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 	if len(a.volumes) != 0 {
 		t.Errorf("made %v", a.volumes)
@@ -350,14 +371,17 @@ func TestAttackVolumes(t *testing.T) {
 }
 
 func TestResolver(t *testing.T) {
-	got, err := resolverFile([]string{"nameserver 10.0.2.3", "8.8.8.8", "", "# comment", "search a.b  c.", "options ndots:5 edns0", "nameserver fd00::1"})
+	got, err := resolverFile([]string{
+		"nameserver 10.0.2.3", "8.8.8.8", "", "# comment", "search a.b  c.", "options ndots:5 edns0", "nameserver fd00::1",
+	})
 	want := "nameserver 10.0.2.3\nnameserver 8.8.8.8\nsearch a.b c.\noptions ndots:5 edns0\nnameserver fd00::1\n"
 	if err != nil || got != want {
 		t.Errorf("%q, %v", got, err)
 	}
 	for _, line := range []string{
-		"nameserver", "nameserver x", "nameserver 1.1.1.1 2.2.2.2", "nameserver 0.0.0.0", "nameserver 224.0.0.1", "server 1.1.1.1",
-		"search", "search -a", "search a..b", "search a/b", "search " + strings.Repeat("a.", 200), "options", "options A=b",
+		"nameserver", "nameserver x", "nameserver 1.1.1.1 2.2.2.2", "nameserver 0.0.0.0", "nameserver 224.0.0.1",
+		"server 1.1.1.1", "search", "search -a", "search a..b", "search a/b", "search " + strings.Repeat("a.", 200),
+		"options", "options A=b",
 		"options x:y", "options " + strings.Repeat("a", 40), "1.1.1.1 nameserver", "::1 x",
 	} {
 		if got, err := resolverFile([]string{line}); err == nil {

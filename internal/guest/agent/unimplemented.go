@@ -12,8 +12,9 @@ import (
 	"github.com/nacre-project/nacre/api/agent"
 )
 
-// unimplemented answers the requests of the protocol that this guest has no use for: no hot-plug, no shared file system,
-// no replaceable policy, no packet filter, no clock or entropy from the host. They pass the gate like any other.
+// unimplemented answers the requests of the protocol that this guest has no use for: no hot-plug, no shared file
+// system, no replaceable policy, no packet filter, no clock or entropy from the host. They pass the gate like any
+// other.
 type unimplemented struct{}
 
 func no(method string) error {
@@ -24,11 +25,15 @@ func (unimplemented) UpdateContainer(context.Context, *agent.UpdateContainerRequ
 	return nil, no("UpdateContainer")
 }
 
-func (unimplemented) UpdateEphemeralMounts(context.Context, *agent.UpdateEphemeralMountsRequest) (*emptypb.Empty, error) {
+func (unimplemented) UpdateEphemeralMounts(
+	context.Context, *agent.UpdateEphemeralMountsRequest,
+) (*emptypb.Empty, error) {
 	return nil, no("UpdateEphemeralMounts")
 }
 
-func (unimplemented) StatsContainer(context.Context, *agent.StatsContainerRequest) (*agent.StatsContainerResponse, error) {
+func (unimplemented) StatsContainer(
+	context.Context, *agent.StatsContainerRequest,
+) (*agent.StatsContainerResponse, error) {
 	return nil, no("StatsContainer")
 }
 
@@ -40,11 +45,15 @@ func (unimplemented) ResumeContainer(context.Context, *agent.ResumeContainerRequ
 	return nil, no("ResumeContainer")
 }
 
-func (unimplemented) RemoveStaleVirtiofsShareMounts(context.Context, *agent.RemoveStaleVirtiofsShareMountsRequest) (*emptypb.Empty, error) {
+func (unimplemented) RemoveStaleVirtiofsShareMounts(
+	context.Context, *agent.RemoveStaleVirtiofsShareMountsRequest,
+) (*emptypb.Empty, error) {
 	return nil, no("RemoveStaleVirtiofsShareMounts")
 }
 
-func (unimplemented) GetDiagnosticData(context.Context, *agent.GetDiagnosticDataRequest) (*agent.GetDiagnosticDataResponse, error) {
+func (unimplemented) GetDiagnosticData(
+	context.Context, *agent.GetDiagnosticDataRequest,
+) (*agent.GetDiagnosticDataResponse, error) {
 	return nil, no("GetDiagnosticData")
 }
 

@@ -30,7 +30,7 @@ func imageUser(root, user string) (specs.User, error) {
 	if err != nil {
 		return specs.User{}, err
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	name, group, hasGroup := strings.Cut(user, ":")
 	u := specs.User{}
 	entry, err := lookup(dir, "etc/passwd", name, 7)

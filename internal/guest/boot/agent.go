@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"runtime/debug"
 	"time"
@@ -200,7 +199,7 @@ func (g *guest) startServices(ctx context.Context) (*pull.Puller, error) {
 	if g.platform != nil {
 		info.TEE = g.platform.TEE()
 	}
-	if err := g.serveREST(ctx, rest.Handler(hub, info, g.log)); err != nil {
+	if err := g.serveREST(ctx, hub, info); err != nil {
 		return nil, err
 	}
 	images, err := pull.New(pull.Config{
@@ -235,13 +234,13 @@ func (g *guest) serveSocket(ctx context.Context, path string, register func(*ttr
 	return nil
 }
 
-func (g *guest) serveREST(ctx context.Context, handler http.Handler) error {
-	l, err := net.Listen("tcp", rest.Address)
+func (g *guest) serveREST(ctx context.Context, hub *cdh.Service, info rest.Info) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", rest.Address)
 	if err != nil {
 		return fmt.Errorf("listening for the pod's requests at %s: %w", rest.Address, err)
 	}
 	go func() {
-		if err := rest.Serve(ctx, l, handler, g.log); err != nil {
+		if err := rest.Serve(ctx, l, rest.Handler(hub, info, g.log), g.log); err != nil {
 			g.log.Error("the pod's requests are no longer answered", "error", err)
 		}
 	}()

@@ -31,8 +31,8 @@ func TestParseCmdline(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"nacre.debug=1", "nacre.tee=simulated-tdx", "nacre.tee", "nacre.tee=", "nacre.tee=simulated-snp nacre.tee=simulated-snp",
-		"nacre.verity=a nacre.verity=b", "nacre.", "nacre.Verity=a",
+		"nacre.debug=1", "nacre.tee=simulated-tdx", "nacre.tee", "nacre.tee=",
+		"nacre.tee=simulated-snp nacre.tee=simulated-snp", "nacre.verity=a nacre.verity=b", "nacre.", "nacre.Verity=a",
 	} {
 		if got, err := parseCmdline(text); codeOf(err) != CodeCmdlineInvalid {
 			t.Errorf("%q: %+v, %v", text, got, err)
@@ -46,12 +46,15 @@ func TestReport(t *testing.T) {
 		err  error
 		want string
 	}{
-		"code":      {refuse(CodePolicyInvalid, "line %d", 3), "nacre: refused code=policy_invalid line 3"},
-		"wrapped":   {fmt.Errorf("doing: %w", refuse(CodeEntropy, "x")), "nacre: refused code=entropy doing: x"},
-		"attester":  {attest.Refuse(attest.CodeInitDataMismatch, nil, "other"), "nacre: refused code=init_data_mismatch "},
-		"no code":   {errors.New("x"), "nacre: refused code=boot_failed x"},
-		"two lines": {errors.New("a\nnacre: refused code=fake b\r\x1b[2J"), "nacre: refused code=boot_failed a nacre: refused code=fake b  [2J"},
-		"long":      {errors.New(strings.Repeat("ä", maxLine)), "nacre: refused code=boot_failed ä"},
+		"code":     {refuse(CodePolicyInvalid, "line %d", 3), "nacre: refused code=policy_invalid line 3"},
+		"wrapped":  {fmt.Errorf("doing: %w", refuse(CodeEntropy, "x")), "nacre: refused code=entropy doing: x"},
+		"attester": {attest.Refuse(attest.CodeInitDataMismatch, nil, "other"), "nacre: refused code=init_data_mismatch "},
+		"no code":  {errors.New("x"), "nacre: refused code=boot_failed x"},
+		"two lines": {
+			errors.New("a\nnacre: refused code=fake b\r\x1b[2J"),
+			"nacre: refused code=boot_failed a nacre: refused code=fake b  [2J",
+		},
+		"long": {errors.New(strings.Repeat("ä", maxLine)), "nacre: refused code=boot_failed ä"},
 	} {
 		var out bytes.Buffer
 		report(&out, c.err)
@@ -77,6 +80,7 @@ func TestClock(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	built := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	year := 365 * 24 * time.Hour
+	after := func(d time.Duration) time.Time { return built.Add(d) }
 	for name, c := range map[string]struct {
 		rtc    time.Time
 		booted time.Time   // the clock after boot
@@ -84,13 +88,23 @@ func TestClock(t *testing.T) {
 		after  time.Time
 		wrong  int // tokens that must be refused
 	}{
-		"right":                    {built.Add(time.Hour), built.Add(time.Hour), nil, built.Add(time.Hour), 0},
-		"ten years early":          {built.Add(-10 * year), built, []time.Time{built.Add(year)}, built.Add(year), 0},
-		"ten years late":           {built.Add(10 * year), built.Add(10 * year), []time.Time{built.Add(year)}, built.Add(year), 0},
-		"token older than image":   {built.Add(year), built.Add(year), []time.Time{built.Add(-time.Hour)}, built.Add(year), 1},
-		"older token after newer":  {built, built, []time.Time{built.Add(2 * time.Hour), built.Add(time.Hour)}, built.Add(2 * time.Hour), 1},
-		"token about now":          {built.Add(time.Hour), built.Add(time.Hour), []time.Time{built.Add(time.Hour - time.Second)}, built.Add(time.Hour), 0},
-		"hardware clock never set": {time.Unix(0, 0), built, nil, built, 0},
+		"right":           {rtc: after(time.Hour), booted: after(time.Hour), after: after(time.Hour)},
+		"never set":       {rtc: time.Unix(0, 0), booted: built, after: built},
+		"ten years early": {rtc: after(-10 * year), booted: built, tokens: []time.Time{after(year)}, after: after(year)},
+		"ten years late": {
+			rtc: after(10 * year), booted: after(10 * year), tokens: []time.Time{after(year)}, after: after(year),
+		},
+		"token older than the image": {
+			rtc: after(year), booted: after(year), tokens: []time.Time{after(-time.Hour)}, after: after(year), wrong: 1,
+		},
+		"older token after a newer one": {
+			rtc: built, booted: built, tokens: []time.Time{after(2 * time.Hour), after(time.Hour)}, after: after(2 * time.Hour),
+			wrong: 1,
+		},
+		"token of just now": {
+			rtc: after(time.Hour), booted: after(time.Hour), tokens: []time.Time{after(time.Hour - time.Second)},
+			after: after(time.Hour),
+		},
 	} {
 		clock, now := clockAt(c.rtc, built)
 		if err := clock.raise(log); err != nil || !now.Equal(c.booted) {
@@ -138,7 +152,8 @@ func TestLockDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"kernel/modules_disabled": "1\n", "kernel/kexec_load_disabled": "1\n", "kernel/sysrq": "0\n", "kernel/core_pattern": "|/bin/false\n",
+		"kernel/modules_disabled": "1\n", "kernel/kexec_load_disabled": "1\n", "kernel/sysrq": "0\n",
+		"kernel/core_pattern": "|/bin/false\n",
 	} {
 		if got, err := os.ReadFile(filepath.Join(root, path)); string(got) != want || err != nil {
 			t.Errorf("%s is %q, %v", path, got, err)
@@ -304,17 +319,19 @@ func TestAttackInitDataBinding(t *testing.T) {
 		"unknown algorithm":         {digest, strings.Replace(initText, "sha256", "md5", 1), false, CodeInitDataInvalid},
 		"other algorithm, launched": {digest, strings.Replace(initText, "sha256", "sha512", 1), false, CodeInitDataMismatch},
 	} {
-		raw := []byte(c.text)
-		if c.none {
-			raw = nil
-		}
-		data, err := bindInitData(t.Context(), launched{c.launched}, raw)
-		if (err != nil) != (c.code != "") || err != nil && codeOf(err) != c.code {
-			t.Errorf("%s: %v", name, err)
-		}
-		if (data != nil) != (c.code == "" && !c.none) {
-			t.Errorf("%s: data %v", name, data)
-		}
+		t.Run(name, func(t *testing.T) {
+			raw := []byte(c.text)
+			if c.none {
+				raw = nil
+			}
+			data, err := bindInitData(t.Context(), launched{c.launched}, raw)
+			if (err != nil) != (c.code != "") || err != nil && codeOf(err) != c.code {
+				t.Errorf("%v", err)
+			}
+			if (data != nil) != (c.code == "" && !c.none) {
+				t.Errorf("data %v", data)
+			}
+		})
 	}
 }
 
@@ -338,8 +355,9 @@ func TestGateFromInitData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if other, err := policy("package agent_policy\nStartContainerRequest := true\n").gate(t.Context()); err != nil || own.PolicyDigest() == other.PolicyDigest() {
-		t.Errorf("%v", err)
+	other, err := policy("package agent_policy\nStartContainerRequest := true\n").gate(t.Context())
+	if err != nil || own.PolicyDigest() == other.PolicyDigest() {
+		t.Errorf("two policies: %v", err)
 	}
 	for _, rego := range []string{"", "no rego", "package agent_policy\nx := http.send({})", strings.Repeat("#", 3<<20)} {
 		if _, err := policy(rego).gate(t.Context()); codeOf(err) != CodePolicyInvalid {

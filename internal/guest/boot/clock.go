@@ -59,7 +59,7 @@ func (c *Clock) raise(log *slog.Logger) error {
 	if !now.Before(c.floor) {
 		return nil // as late as the host likes: harmless, and not believed
 	}
-	log.Warn("the clock stood before the image was built, setting it to that time", "clock", now.UTC(), "set", c.floor.UTC())
+	log.Warn("the clock stood before the image was built and is set to that time", "clock", now, "set", c.floor)
 	return c.set(c.floor)
 }
 

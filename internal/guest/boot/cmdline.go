@@ -40,7 +40,8 @@ func parseCmdline(text string) (cmdline, error) {
 		case key == teeParameter && value == simulatedSNP:
 			c.simulatedSNP = true
 		default:
-			return cmdline{}, refuse(CodeCmdlineInvalid, "the kernel command line has %q, which this image does not know", word)
+			return cmdline{}, refuse(CodeCmdlineInvalid, "the kernel command line has %q, which this image does not know",
+				word)
 		}
 	}
 	return c, nil

@@ -85,7 +85,7 @@ func supervise(log *slog.Logger) (err error) {
 	if err := prepare(log); err != nil {
 		return err
 	}
-	agent := exec.Command("/proc/self/exe", agentArgument)
+	agent := exec.CommandContext(context.Background(), "/proc/self/exe", agentArgument)
 	agent.Args[0] = "nacre-guest"
 	agent.Env = []string{
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TMPDIR=/tmp",

@@ -64,7 +64,8 @@ func lockDown(root string) error {
 			return fmt.Errorf("locking the kernel down: %s: %w", s.path, err)
 		}
 		if strings.Join(strings.Fields(string(got)), " ") != s.value {
-			return fmt.Errorf("locking the kernel down: %s stays %q, want %q", s.path, strings.TrimSpace(string(got)), s.value)
+			return fmt.Errorf("locking the kernel down: %s stays %q, want %q", s.path, strings.TrimSpace(string(got)),
+				s.value)
 		}
 	}
 	return nil
@@ -74,15 +75,15 @@ func lockDown(root string) error {
 // (virtio-rng) may stir the pool and must not count: its credit is set to nothing, below misc and modules, which are
 // /sys/class/misc and /sys/module.
 func entropyReady(misc, modules string) error {
-	current, err := os.ReadFile(filepath.Join(misc, "hw_random/rng_current"))
-	if err == nil && strings.TrimSpace(string(current)) != "none" {
+	text, err := os.ReadFile(filepath.Join(misc, "hw_random/rng_current"))
+	if current := strings.TrimSpace(string(text)); err == nil && current != "none" {
 		path := filepath.Join(modules, "rng_core/parameters/current_quality")
 		if err := write(path, "0"); err != nil {
-			return refuse(CodeEntropy, "taking the credit of the generator %s away: %w", strings.TrimSpace(string(current)), err)
+			return refuse(CodeEntropy, "taking the credit of the generator %s away: %w", current, err)
 		}
 		got, err := os.ReadFile(path)
 		if err != nil || strings.TrimSpace(string(got)) != "0" {
-			return refuse(CodeEntropy, "the generator %s keeps its credit %q", strings.TrimSpace(string(current)), got)
+			return refuse(CodeEntropy, "the generator %s keeps its credit %q", current, got)
 		}
 	}
 	for {

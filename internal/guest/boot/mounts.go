@@ -27,7 +27,8 @@ var mounts = []mount{
 	{target: "/proc", fstype: "proc", flags: noExec},
 	{target: "/sys", fstype: "sysfs", flags: noExec},
 	{target: "/dev", fstype: "devtmpfs", flags: unix.MS_NOSUID | unix.MS_NOEXEC, data: "mode=0755"},
-	{target: "/dev/pts", fstype: "devpts", flags: unix.MS_NOSUID | unix.MS_NOEXEC, data: "newinstance,ptmxmode=0666,mode=0620,gid=5"},
+	{target: "/dev/pts", fstype: "devpts", flags: unix.MS_NOSUID | unix.MS_NOEXEC,
+		data: "newinstance,ptmxmode=0666,mode=0620,gid=5"},
 	{target: "/dev/shm", fstype: "tmpfs", flags: noExec, data: "mode=1777,size=64m"},
 	{target: "/run", fstype: "tmpfs", flags: noDev, data: "mode=0755,size=75%"},
 	{target: "/tmp", fstype: "tmpfs", flags: noExec, data: "mode=1777,size=16m"},
@@ -41,7 +42,8 @@ func mountAll() error {
 			return fmt.Errorf("making the mount point %s: %w", m.target, err)
 		}
 		err := unix.Mount(m.fstype, m.target, m.fstype, m.flags, m.data)
-		if err == nil || errors.Is(err, unix.EBUSY) || m.optional && (errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT)) {
+		absent := errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT)
+		if err == nil || errors.Is(err, unix.EBUSY) || m.optional && absent {
 			continue
 		}
 		return fmt.Errorf("mounting %s on %s: %w", m.fstype, m.target, err)
