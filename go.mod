@@ -2,6 +2,8 @@ module github.com/nacre-project/nacre
 
 go 1.26.6
 
+ignore ./build
+
 require (
 	github.com/agnivade/levenshtein v1.2.1 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
