@@ -33,6 +33,7 @@ const (
 type container struct {
 	id     string
 	bundle string
+	cancel context.CancelFunc // ends its creation
 
 	busy sync.Mutex // held by the operations that change its state, so that they follow each other
 
@@ -59,7 +60,9 @@ func (a *Agent) CreateContainer(ctx context.Context, r *agent.CreateContainerReq
 	if err != nil {
 		return nil, err
 	}
-	c, host, err := a.reserve(r)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c, host, err := a.reserve(r, cancel)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +124,7 @@ func (a *Agent) checkCreate(r *agent.CreateContainerRequest) (*agent.Storage, er
 }
 
 // reserve enters a container, and makes the volumes that its request brings. It also returns the pod's host name.
-func (a *Agent) reserve(r *agent.CreateContainerRequest) (*container, string, error) {
+func (a *Agent) reserve(r *agent.CreateContainerRequest, cancel context.CancelFunc) (*container, string, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
@@ -142,7 +145,7 @@ func (a *Agent) reserve(r *agent.CreateContainerRequest) (*container, string, er
 	}
 	main := &process{exited: make(chan struct{})}
 	c := &container{
-		id: r.ContainerId, bundle: filepath.Join(a.Dir, r.ContainerId), main: main,
+		id: r.ContainerId, bundle: filepath.Join(a.Dir, r.ContainerId), cancel: cancel, main: main,
 		processes: map[string]*process{r.ContainerId: main},
 	}
 	if r.ExecId != "" {
@@ -386,8 +389,11 @@ func (a *Agent) RemoveContainer(ctx context.Context, r *agent.RemoveContainerReq
 }
 
 func (a *Agent) remove(ctx context.Context, c *container, patience time.Duration) error {
-	// A kill needs no turn: it shall end the operation that has it, if that waits for the container.
-	if state := c.get(); state == stateCreated || state == stateRunning {
+	// This needs no turn: it shall end the operation that has it.
+	switch c.get() {
+	case stateCreating:
+		c.cancel()
+	case stateCreated, stateRunning:
 		_ = c.main.signal(unix.SIGKILL) // the others in its PID namespace end with it
 	}
 	c.busy.Lock()
@@ -520,5 +526,5 @@ func (c *container) signalAll(signal syscall.Signal) error {
 	if signal == unix.SIGKILL {
 		return c.main.signal(signal) // the kernel ends the namespace with its first process
 	}
-	return signalNamespace(first.Pid, signal)
+	return signalNamespace(first, signal)
 }

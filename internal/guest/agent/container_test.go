@@ -469,3 +469,36 @@ func TestHealthAndDetails(t *testing.T) {
 	wantCode(t, "details", codes.PermissionDenied)(g.GetGuestDetails(t.Context(), &agent.GuestDetailsRequest{}))
 	wantCode(t, "the end", codes.PermissionDenied)(g.DestroySandbox(t.Context(), &agent.DestroySandboxRequest{}))
 }
+
+// slowImage is an image store whose pulls last until they are given up.
+type slowImage struct {
+	oneImage
+	pulling chan struct{}
+}
+
+func (s slowImage) Pull(ctx context.Context, _ string) (*pull.Image, error) {
+	close(s.pulling)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestRemoveWhilePulling removes a container whose image is still on its way.
+func TestRemoveWhilePulling(t *testing.T) {
+	g := startGuest(t, ordinaryPolicy)
+	g.sandbox(t)
+	slow := slowImage{pulling: make(chan struct{})}
+	g.agent.Images = slow
+	created := make(chan error, 1)
+	go func() {
+		_, err := g.CreateContainer(t.Context(), g.request("c1", "show"))
+		created <- err
+	}()
+	<-slow.pulling
+	_, err := g.RemoveContainer(t.Context(), &agent.RemoveContainerRequest{ContainerId: "c1"})
+	if code := status.Code(err); code != codes.OK && code != codes.NotFound { // it may be gone already
+		t.Error(err)
+	}
+	if err := <-created; status.Code(err) != codes.Canceled {
+		t.Errorf("creating: %v", err)
+	}
+}

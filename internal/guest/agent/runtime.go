@@ -152,8 +152,12 @@ func adopt(pidFile string) (*os.Process, error) {
 }
 
 // signalNamespace sends a signal to every process in the PID namespace of a container's first process.
-func signalNamespace(first int, signal unix.Signal) error {
-	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", first))
+func signalNamespace(first *os.Process, signal unix.Signal) error {
+	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", first.Pid))
+	// A process that is there now was there then: the link was its own and not a later process's of the same number.
+	if errors.Is(first.Signal(unix.Signal(0)), os.ErrProcessDone) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
