@@ -194,8 +194,10 @@ func (b *Broker) refuseEvidence(ctx context.Context, c *call, s session, p Platf
 		if authentic && b.refused.Spend(description.Identity, b.now()) {
 			recorded = true
 			r := &audit.Record{Time: b.now(), RequestID: c.id, Event: audit.EventAttest, Decision: audit.Refused, Code: f.code, TEE: string(s.tee),
-				Simulated: description.Simulated, Root: description.Root, Measurement: description.Measurement, InitData: description.InitData,
-				Detail: cause.Error()}
+				Measurement: description.Measurement, InitData: description.InitData, Detail: cause.Error()}
+			if description.Origin != nil {
+				r.Root, r.Simulated = description.Origin(ctx)
+			}
 			if err := b.commit(ctx, func(tx *store.Tx) error { return audit.Append(tx, r) }); err != nil {
 				return fmt.Errorf("record refused evidence: %w", err)
 			}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
 
 	"github.com/nacre-project/nacre/attest"
 	"github.com/nacre-project/nacre/ear"
@@ -35,8 +36,8 @@ type Description struct {
 	Identity    string // the same for the same signed bytes, whatever envelope they come in
 	Measurement string // hex
 	InitData    string // hex
-	Simulated   bool
-	Root        string
+	// Origin says what the evidence's chain of signatures ended in, where that can still be told. It costs as much as a verification.
+	Origin func(context.Context) (root string, simulated bool)
 }
 
 // Config is what a broker is made of. Zero durations and sizes are the defaults below.
@@ -80,6 +81,9 @@ const (
 	refusedPieces = 4096 // pieces of refused evidence that are told apart
 	refusedLimit  = 16   // audit records about one of them in a period
 	refusedPeriod = time.Hour
+
+	refusalLines     = 10 // log lines a second about requests that were refused, when many are
+	refusalLineBurst = 500
 )
 
 // Broker answers requests. It is an http.Handler.
@@ -100,6 +104,7 @@ type Broker struct {
 	slots     chan struct{}
 	metrics   *metrics
 	log       *slog.Logger
+	logged    *rate.Limiter // lines about refused requests
 	now       func() time.Time
 
 	sessionLifetime, tokenLifetime time.Duration
@@ -114,7 +119,7 @@ func New(ctx context.Context, c Config) (*Broker, error) {
 	}
 	b := &Broker{store: c.Store, platforms: c.Platforms, plugins: c.Plugins, resources: c.Resources, log: c.Log, now: c.Now,
 		sessionLifetime: c.SessionLifetime, tokenLifetime: c.TokenLifetime, bodyLimit: c.BodyLimit, secureCookie: !c.UnsafePlainHTTP,
-		metrics: newMetrics(c.SimulatedRoots)}
+		metrics: newMetrics(c.SimulatedRoots), logged: rate.NewLimiter(refusalLines, refusalLineBurst)}
 	if b.now == nil {
 		b.now = time.Now
 	}

@@ -35,6 +35,7 @@ type metrics struct {
 	resourceWrites  prometheus.Counter
 	resourceDeletes prometheus.Counter
 	refusals        *prometheus.CounterVec
+	unlogged        prometheus.Counter
 }
 
 func newMetrics(simulatedRoots int) *metrics {
@@ -73,6 +74,7 @@ func newMetrics(simulatedRoots int) *metrics {
 	m.resourceWrites = counter("kbs_resource_writes_total", "Resources set.")
 	m.resourceDeletes = counter("kbs_resource_deletes_total", "Resources deleted.")
 	m.refusals = counters("nacre_refusals_total", "Requests refused, by code.", "code")
+	m.unlogged = counter("nacre_refusals_unlogged_total", "Requests refused without a log line, because too many were.")
 	roots := prometheus.NewGauge(prometheus.GaugeOpts{Name: "nacre_simulated_roots",
 		Help: "Simulated roots that are trusted. Anything but 0 is for development only."})
 	roots.Set(float64(simulatedRoots))

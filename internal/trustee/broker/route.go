@@ -228,8 +228,13 @@ func (b *Broker) refuse(ctx context.Context, c *call, f *failure, header http.He
 	if f.status >= http.StatusInternalServerError {
 		level = slog.LevelError
 	}
-	b.log.LogAttrs(ctx, level, "refused", slog.String("method", c.http.Method), slog.String("path", clip(c.http.URL.Path)),
-		slog.Int("status", f.status), slog.String("code", f.code), slog.String("cause", f.Error()))
+	// Anybody can be refused as often as he likes; that must not fill the disk that logs are kept on.
+	if level == slog.LevelError || b.logged.Allow() {
+		b.log.LogAttrs(ctx, level, "refused", slog.String("method", c.http.Method), slog.String("path", clip(c.http.URL.Path)),
+			slog.Int("status", f.status), slog.String("code", f.code), slog.String("cause", f.Error()))
+	} else {
+		b.metrics.unlogged.Inc()
+	}
 	b.metrics.refusals.WithLabelValues(f.code).Inc()
 	if f.retryAfter > 0 {
 		header.Set("Retry-After", strconv.Itoa(int((f.retryAfter+time.Second-1)/time.Second)))

@@ -7,6 +7,7 @@
 package platform
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -18,7 +19,10 @@ import (
 
 // SNP is AMD SEV-SNP.
 func SNP(c snp.Config) broker.Platform {
-	return broker.Platform{Verifier: snp.NewVerifier(c), Describe: describeSNP}
+	v := snp.NewVerifier(c)
+	return broker.Platform{Verifier: v, Describe: func(evidence json.RawMessage, code attest.Code) (broker.Description, bool) {
+		return describeSNP(v, evidence, code)
+	}}
 }
 
 // authenticSNP are the codes with which the verifier refuses a report whose signature and chain it has found valid. They follow from the
@@ -35,7 +39,7 @@ var authenticSNP = map[attest.Code]bool{
 // signedSNP is how much of a report is signed, in bytes ("SEV Secure Nested Paging Firmware ABI Specification", 56860, table 23).
 const signedSNP = 0x2A0
 
-func describeSNP(evidence json.RawMessage, code attest.Code) (broker.Description, bool) {
+func describeSNP(v *snp.Verifier, evidence json.RawMessage, code attest.Code) (broker.Description, bool) {
 	if !authenticSNP[code] {
 		return broker.Description{}, false
 	}
@@ -48,5 +52,13 @@ func describeSNP(evidence json.RawMessage, code attest.Code) (broker.Description
 		Identity:    hex.EncodeToString(digest[:]),
 		Measurement: hex.EncodeToString(e.Report.Measurement[:]),
 		InitData:    hex.EncodeToString(e.Report.HostData[:]),
+		Origin: func(ctx context.Context) (string, bool) {
+			// A report that was refused for what it is bound to verifies when it is asked for just that.
+			claims, err := v.VerifyReport(ctx, e, attest.Expected{ReportData: e.Report.ReportData[:]})
+			if err != nil {
+				return "", false
+			}
+			return claims.Root, claims.Simulated
+		},
 	}, true
 }

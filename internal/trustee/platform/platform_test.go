@@ -38,7 +38,7 @@ func TestDescriptionOfRefusedReports(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := SNP(snp.Config{})
+	p := SNP(snp.Config{Roots: []snp.Root{platform.Root()}})
 	describe := func(evidence json.RawMessage) string {
 		d, ok := p.Describe(evidence, attest.CodeReportDataMismatch)
 		if !ok || !strings.HasPrefix(d.Measurement, "0102") || !strings.HasPrefix(d.InitData, "03") || d.Identity == "" {
@@ -51,6 +51,10 @@ func TestDescriptionOfRefusedReports(t *testing.T) {
 	}
 	if describe(one) == describe(other) {
 		t.Error("two reports count as one")
+	}
+	d, _ := p.Describe(one, attest.CodeReportDataMismatch)
+	if root, simulated := d.Origin(t.Context()); !strings.HasPrefix(root, "simulated sha256:") || !simulated {
+		t.Errorf("origin %q, simulated %t", root, simulated)
 	}
 	if _, ok := p.Describe(json.RawMessage("{}"), attest.CodeReportDataMismatch); ok {
 		t.Error("what is no report was described")
