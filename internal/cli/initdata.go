@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"strings"
 
@@ -87,7 +89,7 @@ func newInitDataCreate(o *owner) *cobra.Command {
 					return err
 				}
 			}
-			fmt.Fprintf(c.ErrOrStderr(), "digest %s:%x; authorise it with: nacre refvalue register init_data %x\n", g.algorithm, digest, digest)
+			fmt.Fprintf(c.ErrOrStderr(), "digest %s:%x; authorise it with: nacre refvalue register init_data %s\n", g.algorithm, digest, hostData(digest))
 			return nil
 		},
 	}
@@ -105,6 +107,12 @@ func newInitDataCreate(o *owner) *cobra.Command {
 
 // build makes the init-data text.
 func (g *guestConfig) build() ([]byte, error) {
+	if u, err := url.Parse(g.trustee); err != nil || u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("the trustee's URL %q is not of the form https://host:port; name it with --trustee", g.trustee)
+	} else if ip := net.ParseIP(u.Hostname()); u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil, fmt.Errorf("in a guest, %s is the guest itself; name the trustee as the guest sees it with --trustee "+
+			"(with `nacre run`, this machine's loopback is 10.0.2.2)", u.Host)
+	}
 	if len(g.cert) == 0 {
 		return nil, errors.New("a guest has no clock that it could trust, so it knows its trustee by certificate: name it with --trustee-cert")
 	}
@@ -207,9 +215,7 @@ SEV-SNP binds and reports: the value to register and to pin.`,
 			if err != nil {
 				return err
 			}
-			var hostData [32]byte
-			copy(hostData[:], digest)
-			fmt.Fprintf(c.OutOrStdout(), "%x\n", hostData)
+			fmt.Fprintln(c.OutOrStdout(), hostData(digest))
 			return nil
 		},
 	}

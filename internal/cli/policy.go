@@ -5,6 +5,7 @@
 package cli
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -106,11 +107,16 @@ func releasePolicy(template, file string, facts templates.Affirming) (string, er
 	}
 }
 
-// initDataDigest is the digest, in hex, that a flag names: "sha256:HEX" (or sha384, sha512), or the path of an init-data text.
+// initDataDigest is the digest, in hex, that a flag names, as SEV-SNP reports it: "sha256:HEX" (or sha384, sha512), or the path of an
+// init-data text.
 func initDataDigest(flag string) (string, error) {
 	algorithm, digest, named := strings.Cut(flag, ":")
 	if named && (algorithm == initdata.SHA256 || algorithm == initdata.SHA384 || algorithm == initdata.SHA512) {
-		return digest, nil
+		sum, err := hex.DecodeString(digest)
+		if err != nil || len(sum) < 32 {
+			return "", fmt.Errorf("%q is not a digest: give sha256:HEX, or the path of a TOML file", flag)
+		}
+		return hostData(sum), nil
 	}
 	text, err := os.ReadFile(flag)
 	if err != nil {
@@ -120,7 +126,14 @@ func initDataDigest(flag string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", flag, err)
 	}
-	return fmt.Sprintf("%x", sum), nil
+	return hostData(sum), nil
+}
+
+// hostData is an init-data digest as SEV-SNP reports it, in hex: cut or zero-padded to the 32 bytes of HOST_DATA.
+func hostData(digest []byte) string {
+	var field [32]byte
+	copy(field[:], digest)
+	return hex.EncodeToString(field[:])
 }
 
 func newShowRelease(o *owner) *cobra.Command {

@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/nacre-project/nacre/test/imageserver"
+	"github.com/nacre-project/nacre/internal/cli/busybox"
 )
 
 // nacre is the command as a process of its own, in a home of its own. The test binary is the program (see TestMain).
@@ -40,13 +40,13 @@ func nacre(t *testing.T, home string, args ...string) *exec.Cmd {
 
 func writePod(t *testing.T, text string) string {
 	t.Helper()
-	images, err := imageserver.Start()
+	images, err := busybox.Serve(t.Context(), "/bin/busybox")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(images.Close)
 	path := filepath.Join(t.TempDir(), "pod.yaml")
-	text = "apiVersion: v1\nkind: Pod\nmetadata: {name: test}\nspec:\n" + strings.ReplaceAll(text, "IMAGE", images.Busybox)
+	text = "apiVersion: v1\nkind: Pod\nmetadata: {name: test}\nspec:\n" + strings.ReplaceAll(text, "IMAGE", images.Reference)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestRunShowsOutputAndExitsWithThePodsCode(t *testing.T) {
   restartPolicy: Never
   containers:
   - {name: one, image: "IMAGE", command: [sh, -c, "echo first; echo second; exit 3"]}
-  - {name: two, image: "IMAGE"}
+  - {name: two, image: "IMAGE", args: [echo, arguments]}
 `))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -67,7 +67,7 @@ func TestRunShowsOutputAndExitsWithThePodsCode(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 3 {
 		t.Errorf("got %v, want exit code 3\n%s", err, stderr.String())
 	}
-	for _, want := range []string{"one | first\none | second\n", "two | entrypoint\n"} {
+	for _, want := range []string{"one | first\none | second\n", "two | arguments\n"} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("printed %q, want %q", stdout.String(), want)
 		}

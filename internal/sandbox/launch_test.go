@@ -95,4 +95,12 @@ func TestMeasuredIsWhatQEMUGets(t *testing.T) {
 	if got != vm.launch.Measurement {
 		t.Errorf("the argument list measures as %x, the launch says %x", got, vm.launch.Measurement)
 	}
+	// The command line was tampered with, so this is not what an owner registered.
+	honest, err := Predict(image, cfg.VCPUs, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if honest.Measurement == got {
+		t.Error("another command line measures as the honest one")
+	}
 }
