@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/nacre-project/nacre/attest/simtee/signer"
+	"github.com/nacre-project/nacre/internal/guestos"
 )
 
 // Options say what is measured, and with what.
@@ -25,11 +26,29 @@ type Options struct {
 	// InitData makes the init-data of a pod: it names the trustee, by URL and certificate, and allows the manifest's containers.
 	InitData func(trusteeURL string, cert []byte, manifest string) ([]byte, error)
 
+	// Image is what guests boot, and PodImage the reference of a busybox image under which they find it. QEMU and CacheDir are
+	// sandbox.Config's. RunArgs are the arguments, beside the manifest, that make `nacre run` use the same.
+	Image          *guestos.Image
+	PodImage       string
+	QEMU, CacheDir string
+	RunArgs        []string
+
 	// Requests is how many attestations a round has; other loads follow from it. Rounds is how many rounds there are: rows are medians.
 	Requests, Rounds int
+	// Only, when set, leaves out the other side's part.
+	Only Side
 	// Log is told what is going on, a line at a time.
 	Log io.Writer
 }
+
+// Side is whose part is measured.
+type Side string
+
+// The sides.
+const (
+	Trustee Side = "trustee"
+	Guest   Side = "guest" // with the image and the programs
+)
 
 // Defaults of Options.
 const (
@@ -47,13 +66,15 @@ type Report struct {
 // bench is a run under way.
 type bench struct {
 	Options
-	cert certificate
+	cert  certificate
+	accel string // what executes guests, once one was started
 }
 
 // Names of stages that several parts use.
 const (
 	splitDefault = "split"
 	splitPadded  = "split-400"
+	paddedSuffix = ", 400-line policy"
 )
 
 // Run measures everything. It leaves no process behind.
@@ -62,22 +83,29 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := b.prepare(); err != nil {
 		return nil, err
 	}
-	r := &Report{Machine: machine("")}
-	for _, measure := range []func(context.Context) ([]Result, error){
-		b.requests,
-		b.processors,
-		func(ctx context.Context) ([]Result, error) { return b.split(ctx, splitDefault, "", false) },
-		func(ctx context.Context) ([]Result, error) {
-			return b.split(ctx, splitPadded, ", 400-line policy", true)
-		},
-		b.policies,
+	r := &Report{}
+	for _, part := range []struct {
+		side    Side
+		measure func(context.Context) ([]Result, error)
+	}{
+		{Trustee, b.requests},
+		{Trustee, b.processors},
+		{Trustee, func(ctx context.Context) ([]Result, error) { return b.split(ctx, splitDefault, "", false) }},
+		{Trustee, func(ctx context.Context) ([]Result, error) { return b.split(ctx, splitPadded, paddedSuffix, true) }},
+		{Trustee, b.policies},
+		{Guest, b.guests},
+		{Guest, b.sizes},
 	} {
-		rows, err := measure(ctx)
+		if o.Only != "" && o.Only != part.side {
+			continue
+		}
+		rows, err := part.measure(ctx)
 		if err != nil {
 			return nil, err
 		}
 		r.Results = append(r.Results, rows...)
 	}
+	r.Machine = machine(b.accel)
 	return r, nil
 }
 

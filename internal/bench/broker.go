@@ -225,7 +225,10 @@ func (b *bench) profiled(ctx context.Context, st *stage, name string, list []req
 		return nil, err
 	}
 	c := newCrowd(s, b.cert.pool, clients)
-	run, err := c.send(ctx, clients, list, nil)
+	var run outcome
+	if err = c.connect(ctx); err == nil {
+		run, err = c.send(ctx, clients, list, nil)
+	}
 	c.close()
 	if err := errors.Join(err, s.stop()); err != nil {
 		return nil, err

@@ -83,6 +83,24 @@ func (c *crowd) close() {
 	}
 }
 
+// connect makes each client's connection, so that no load has to.
+func (c *crowd) connect(ctx context.Context) error {
+	_, err := load{clients: len(c.clients), requests: len(c.clients), do: func(ctx context.Context, _, n int) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+"/healthz", nil)
+		if err != nil {
+			return err
+		}
+		response, err := c.clients[n].Do(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		_, err = io.Copy(io.Discard, response.Body) // read whole, so that the connection is kept
+		return err
+	}}.run(ctx)
+	return err
+}
+
 // send sends each request once, by as many of the clients, and keeps the answers in answers unless that is nil.
 func (c *crowd) send(ctx context.Context, clients int, requests []request, answers [][]byte) (outcome, error) {
 	return load{clients: clients, requests: len(requests), do: func(ctx context.Context, i, n int) error {

@@ -88,7 +88,7 @@ func (b *bench) newStage(ctx context.Context, name string, padded bool, env ...s
 		return st, err
 	}
 	st.floor = newCrowd(st.floorServer, b.cert.pool, clients)
-	return st, nil
+	return st, errors.Join(st.trustee.connect(ctx), st.floor.connect(ctx))
 }
 
 // close stops what runs.

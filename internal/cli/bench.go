@@ -13,12 +13,15 @@ import (
 
 	"github.com/nacre-project/nacre/initdata"
 	"github.com/nacre-project/nacre/internal/bench"
+	"github.com/nacre-project/nacre/internal/cli/busybox"
 )
 
 func newBench() *cobra.Command {
 	var (
 		h           host
 		options     bench.Options
+		program     string
+		only        string
 		out, readme string
 	)
 	c := &cobra.Command{
@@ -28,6 +31,11 @@ func newBench() *cobra.Command {
 floor: a program that does the unavoidable part and nothing else. It prints a table; no figure makes it fail.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
+			switch options.Only = bench.Side(only); options.Only {
+			case "", bench.Trustee, bench.Guest:
+			default:
+				return &exitError{2, fmt.Errorf("--only %s: want %s or %s", only, bench.Trustee, bench.Guest)}
+			}
 			if options.Nacre, err = os.Executable(); err != nil {
 				return err
 			}
@@ -47,6 +55,23 @@ floor: a program that does the unavoidable part and nothing else. It prints a ta
 			if options.Platform, err = h.platform(); err != nil {
 				return err
 			}
+			if options.CacheDir, err = cacheDir(); err != nil {
+				return err
+			}
+			if options.Image, err = h.image(); err != nil {
+				return err
+			}
+			simtee, err := h.simulatedDir()
+			if err != nil {
+				return err
+			}
+			registry, err := busybox.Serve(c.Context(), program)
+			if err != nil {
+				return err
+			}
+			defer registry.Close()
+			options.PodImage, options.QEMU = registry.Reference, h.qemu
+			options.RunArgs = []string{"--image-dir", options.Image.Dir, "--simtee-dir", simtee, "--qemu", h.qemu}
 			options.InitData, options.Log = benchInitData, c.ErrOrStderr()
 			report, err := bench.Run(c.Context(), options)
 			if err != nil {
@@ -69,6 +94,8 @@ floor: a program that does the unavoidable part and nothing else. It prints a ta
 	f.StringVarP(&out, "out", "o", "", "write the figures to this file, as JSON")
 	f.StringVar(&readme, "readme", "", "put the table between the marks of this Markdown document")
 	f.StringVar(&options.Dir, "dir", "", "the benchmark's own folder (else below $XDG_STATE_HOME/nacre)")
+	f.StringVar(&only, "only", "", "measure one side: trustee, or guest")
+	f.StringVar(&program, "busybox", "/usr/bin/busybox", "the static busybox that the container image is made of")
 	f.IntVar(&options.Requests, "requests", bench.DefaultRequests, "attestations in a round")
 	f.IntVar(&options.Rounds, "rounds", bench.DefaultRounds, "rounds; a figure is the median of them")
 	return c
