@@ -157,7 +157,8 @@ func (a *Archive) check(p Package) error {
 		return err
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); n != p.Size || got != p.SHA256 {
-		return fmt.Errorf("%s has %d bytes and SHA-256 %s, the signed index says %d and %s", p.File(), n, got, p.Size, p.SHA256)
+		return fmt.Errorf("%s has %d bytes and SHA-256 %s, the signed index says %d and %s",
+			p.File(), n, got, p.Size, p.SHA256)
 	}
 	return nil
 }
@@ -238,7 +239,8 @@ func machineSettings(ctx context.Context) (string, error) {
 
 // machineMirror returns the address of the Debian archive that the machine itself uses.
 func machineMirror(ctx context.Context) (string, error) {
-	out, err := run(ctx, "", nil, "apt-get", "indextargets", "--format", "$(ORIGIN)|$(RELEASE)|$(REPO_URI)", "Created-By: Packages")
+	out, err := run(ctx, "", nil, "apt-get", "indextargets", "--format", "$(ORIGIN)|$(RELEASE)|$(REPO_URI)",
+		"Created-By: Packages")
 	if err != nil {
 		return "", err
 	}
@@ -249,7 +251,8 @@ func machineMirror(ctx context.Context) (string, error) {
 			return field[2], nil
 		}
 	}
-	return "", errors.New("apt on this machine knows no Debian archive; add one to its sources and run apt-get update once")
+	return "", errors.New("apt on this machine knows no Debian archive: " +
+		"add one to its sources and run apt-get update once")
 }
 
 // resolve finds the versions that the index offers for wants.

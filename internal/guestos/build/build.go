@@ -229,7 +229,9 @@ func newestInput(tree *tree) (int64, error) {
 }
 
 // describe writes down what the image is made of.
-func describe(dir string, k *kernel, p verity.Params, builtAt int64, t *tree, progs *programs) (*guestos.Manifest, error) {
+func describe(
+	dir string, k *kernel, p verity.Params, builtAt int64, t *tree, progs *programs,
+) (*guestos.Manifest, error) {
 	m := &guestos.Manifest{
 		Version: guestos.ManifestVersion,
 		BuiltAt: builtAt,

@@ -23,9 +23,9 @@ func main() {
 	flag.StringVar(&c.out, "out", "build/image", "`directory` that the image is written to; an image there is replaced")
 	flag.StringVar(&c.cache, "cache", "build/cache/image", "`directory` for downloaded packages and built programs")
 	flag.StringVar(&c.guest, "guest", "./cmd/nacre-guest", "Go `package` of the guest program")
-	flag.StringVar(&c.policy, "policy", "internal/guest/boot/default-policy.rego", "agent policy `file` baked into the image")
-	flag.BoolVar(&c.refresh, "refresh", false, "look for newer Debian packages (otherwise those in the cache are used again)")
-	check := flag.Bool("check", false, "build a second time, with an empty Go build cache, and compare every byte with -out")
+	flag.StringVar(&c.policy, "policy", "internal/guest/boot/default-policy.rego", "agent policy `file` of the image")
+	flag.BoolVar(&c.refresh, "refresh", false, "look for newer Debian packages in place of those in the cache")
+	check := flag.Bool("check", false, "build a second time, with an empty Go build cache, and compare every byte")
 	flag.Parse()
 	if flag.NArg() != 0 {
 		fmt.Fprintf(os.Stderr, "build: unexpected argument %q\n", flag.Arg(0))

@@ -97,7 +97,7 @@ func sbom(m *guestos.Manifest) spdxDocument {
 		d.Packages = append(d.Packages, p)
 		d.Relationships = append(d.Relationships, spdxRelationship{parent, kind, p.SPDXID})
 	}
-	add(d.SPDXID, "DESCRIBES", spdxPackage{SPDXID: spdxImage, Name: "nacre-guest-image", PrimaryPurpose: "OPERATING-SYSTEM"})
+	add(d.SPDXID, "DESCRIBES", spdxPackage{SPDXID: spdxImage, Name: d.Name, PrimaryPurpose: "OPERATING-SYSTEM"})
 	for _, a := range m.Artifacts {
 		add(spdxImage, "CONTAINS", spdxPackage{
 			SPDXID: spdxID("artifact", a.Name), Name: a.Name, Checksums: sha256Sum(a.SHA256), PrimaryPurpose: "FILE",

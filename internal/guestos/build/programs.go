@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -93,6 +92,8 @@ func buildPrograms(ctx context.Context, c config) (*programs, error) {
 	return p, nil
 }
 
+const installHint = "apt-get install gcc libc6-dev libseccomp-dev"
+
 // hostLibraries describes the static libraries that runc is linked with. They come from the machine that builds, so
 // that the manifest must name them.
 func hostLibraries(ctx context.Context) ([]guestos.Package, error) {
@@ -105,8 +106,7 @@ func hostLibraries(ctx context.Context) ([]guestos.Package, error) {
 			"${Version}\t${Architecture}\t${source:Package} (${source:Version})", lib.name).Output()
 		f := strings.Split(string(out), "\t")
 		if err != nil || len(f) != 3 {
-			return nil, fmt.Errorf("the OCI runtime is linked with %s: install %s (apt-get install gcc libc6-dev libseccomp-dev)",
-				lib.file, lib.name)
+			return nil, fmt.Errorf("the OCI runtime is linked with %s: install %s (%s)", lib.file, lib.name, installHint)
 		}
 		list = append(list, guestos.Package{
 			Name: lib.name, Version: f[0], Architecture: f[1], Source: f[2], Suite: guestos.SuiteHost,
@@ -114,7 +114,7 @@ func hostLibraries(ctx context.Context) ([]guestos.Package, error) {
 		})
 	}
 	if _, err := exec.LookPath("gcc"); err != nil {
-		return nil, errors.New("the OCI runtime needs a C compiler: install gcc (apt-get install gcc libc6-dev libseccomp-dev)")
+		return nil, fmt.Errorf("the OCI runtime needs a C compiler: install gcc (%s): %w", installHint, err)
 	}
 	return list, nil
 }

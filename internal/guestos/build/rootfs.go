@@ -215,7 +215,8 @@ func (r root) write(file string, builtAt int64) (verity.Params, error) {
 }
 
 func (r root) writeFileSystem(f *os.File, tmp string, builtAt int64) error {
-	w := erofs.Create(f, erofs.WithBlockSize(verity.BlockSize), erofs.WithBuildTime(uint64(builtAt), 0), erofs.WithTempDir(tmp))
+	w := erofs.Create(f, erofs.WithBlockSize(verity.BlockSize), erofs.WithTempDir(tmp),
+		erofs.WithBuildTime(uint64(builtAt), 0))
 	r.addParents()
 	names := make([]string, 0, len(r))
 	for name := range r {

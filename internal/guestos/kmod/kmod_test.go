@@ -36,7 +36,9 @@ func object(modinfo string) []byte {
 	return b.Bytes()
 }
 
-func module(depends string) []byte { return object("license=GPL\x00depends=" + depends + "\x00name=x\x00") }
+func module(depends string) []byte {
+	return object("license=GPL\x00depends=" + depends + "\x00name=x\x00")
+}
 
 func compressed(t *testing.T, data []byte) []byte {
 	t.Helper()
