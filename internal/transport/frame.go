@@ -37,7 +37,7 @@ const Version = 1
 type frameType uint8
 
 const (
-	frameHello      frameType = iota + 1 // magic, u32 version; each side's first frame, the guest's comes first
+	frameHello      frameType = iota + 1 // magic, u32 version, u64 session: see below
 	frameOpen                            // u32 port; host to guest
 	frameAccept                          // empty
 	frameRefuse                          // u32 refusal
@@ -59,7 +59,7 @@ func (t frameType) String() string {
 func (t frameType) payloadSize() (int, bool) {
 	switch t {
 	case frameHello:
-		return len(helloMagic) + 4, true
+		return len(helloMagic) + 12, true
 	case frameOpen, frameRefuse, frameWindow:
 		return 4, true
 	case frameAccept, frameCloseWrite, frameReset:
@@ -70,8 +70,18 @@ func (t frameType) payloadSize() (int, bool) {
 	return 0, false
 }
 
+// The guest begins a session with a hello that carries a random session number; the host's first frame is a hello with
+// the same number. Only then do other frames follow.
+//
+// A byte stream does not tell the guest that one host has gone and another has come, if that is quick enough. So a host
+// that waits for the guest's hello knocks: it sends hellos with the number 0. They mean nothing to a guest that waits
+// for an answer, and end the session of one that believes to have a host already; its next one begins with a hello.
+
 // helloMagic lets the host find the guest's hello behind the rest of a session that its predecessor left.
 const helloMagic = "nacremux"
+
+// knocking is the session number of a host that does not know the guest's yet.
+const knocking = 0
 
 // ErrProtocol is wrapped by every error that a peer's violation of this protocol causes.
 var ErrProtocol = errors.New("transport: protocol violation")
@@ -94,8 +104,9 @@ func appendFrame(dst []byte, f frame) []byte {
 	return append(dst, f.payload...)
 }
 
-func helloFrame() frame {
-	return frame{kind: frameHello, payload: binary.LittleEndian.AppendUint32([]byte(helloMagic), Version)}
+func helloFrame(session uint64) frame {
+	payload := binary.LittleEndian.AppendUint32([]byte(helloMagic), Version)
+	return frame{kind: frameHello, payload: binary.LittleEndian.AppendUint64(payload, session)}
 }
 
 func u32Frame(stream uint32, kind frameType, v uint32) frame {
@@ -148,5 +159,8 @@ func parseHeader(head [headerSize]byte) (frame, int, error) {
 // u32 is the payload of the frames that carry one number.
 func (f frame) u32() uint32 { return binary.LittleEndian.Uint32(f.payload) }
 
-// helloVersion is the version that a hello frame carries.
-func (f frame) helloVersion() uint32 { return binary.LittleEndian.Uint32(f.payload[len(helloMagic):]) }
+// hello is the version and the session number in a hello frame.
+func (f frame) hello() (version uint32, session uint64) {
+	rest := f.payload[len(helloMagic):]
+	return binary.LittleEndian.Uint32(rest), binary.LittleEndian.Uint64(rest[4:])
+}

@@ -4,9 +4,11 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -66,25 +68,44 @@ func (g *Guest) Serve(ctx context.Context) error {
 
 func (g *Guest) serve(ctx context.Context, conn io.ReadWriteCloser) error {
 	s := newSession(conn, g.deliver)
+	s.hello = func(frame) error { return errReplaced }
 	stop := context.AfterFunc(ctx, func() { s.end(ctx.Err()) })
 	defer stop()
-	// While no host is connected this write waits.
-	if err := s.write(helloFrame(), nil); err != nil {
-		return err
-	}
-	f, err := readFrame(s.in, make([]byte, MaxPayload))
-	switch {
-	case err != nil:
-	case f.kind != frameHello:
-		err = violation("the host's first frame is %v", f.kind)
-	case f.helloVersion() != Version:
-		err = violation("the host speaks version %d, this guest %d", f.helloVersion(), Version)
-	}
-	if err != nil {
+	if err := greet(s); err != nil {
 		s.end(err)
 		return s.err
 	}
 	return s.run()
+}
+
+// errReplaced ends a session when a host knocks.
+var errReplaced = errors.New("another host has come")
+
+// greet says hello and waits for the host's answer.
+func greet(s *session) error {
+	number := rand.Uint64() | 1 // any but knocking; it tells answers apart and keeps no secret
+	// While no host is connected this write waits.
+	if err := s.write(helloFrame(number), nil); err != nil {
+		return err
+	}
+	buf := make([]byte, MaxPayload)
+	for {
+		f, err := s.next(buf)
+		if err != nil {
+			return err
+		}
+		if f.kind != frameHello {
+			return violation("%v before the host's hello", f.kind)
+		}
+		version, session := f.hello()
+		if version != Version {
+			return violation("the host speaks version %d, this guest %d", version, Version)
+		}
+		if session == number {
+			return nil
+		}
+		// A host that knocked before it heard us, or answered who was there before us.
+	}
 }
 
 // deliver hands a new stream to its listener.

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
+	"time"
 )
 
 // maxStale is how many bytes of a predecessor's session the host skips while it looks for the guest's hello.
@@ -24,9 +26,10 @@ type Host struct {
 // Close ends it and closes conn.
 func NewHost(conn io.ReadWriteCloser) *Host {
 	h := &Host{session: newSession(conn, nil), ready: make(chan struct{}), ended: make(chan struct{})}
+	h.session.hello = func(frame) error { return violation("hello in a running session") }
 	go func() {
 		defer close(h.ended)
-		if err := h.hello(); err != nil {
+		if err := h.begin(); err != nil {
 			h.session.end(err)
 			return
 		}
@@ -36,15 +39,51 @@ func NewHost(conn io.ReadWriteCloser) *Host {
 	return h
 }
 
-// hello finds the guest's hello and answers it.
-func (h *Host) hello() error {
-	want := appendFrame(nil, helloFrame())
-	prefix := want[:len(want)-4] // all but the version
+// begin finds the guest's hello and answers it.
+func (h *Host) begin() error {
+	var knocker sync.WaitGroup
+	heard := make(chan struct{})
+	knocker.Go(func() { h.knock(heard) })
+	session, err := h.hear()
+	close(heard)
+	knocker.Wait() // the answer must come after the last knock
+	if err != nil {
+		return err
+	}
+	return h.session.write(helloFrame(session), nil)
+}
+
+// knockTime is how long the host waits for the guest's hello before it knocks, and between knocks.
+const knockTime = time.Second
+
+// knock sends a hello now and then until the guest's was heard or the session has ended.
+func (h *Host) knock(heard <-chan struct{}) {
+	tick := time.NewTicker(knockTime)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if h.session.write(helloFrame(knocking), heard) != nil {
+				return
+			}
+		case <-heard:
+			return
+		case <-h.session.done:
+			return
+		}
+	}
+}
+
+// hear finds the guest's hello and returns its session number.
+func (h *Host) hear() (uint64, error) {
+	want := appendFrame(nil, helloFrame(0))
+	numbers := 12 // bytes of version and session number
+	prefix := want[:len(want)-numbers]
 	var seen []byte
 	for skipped := 0; ; skipped++ {
 		c, err := h.session.in.ReadByte()
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if seen = append(seen, c); len(seen) > len(prefix) {
 			seen = seen[1:]
@@ -53,18 +92,18 @@ func (h *Host) hello() error {
 			break
 		}
 		if skipped > maxStale {
-			return violation("no hello in the first %d bytes", maxStale)
+			return 0, violation("no hello in the first %d bytes", maxStale)
 		}
 	}
-	version := make([]byte, 4)
-	if _, err := io.ReadFull(h.session.in, version); err != nil {
-		return err
+	rest := make([]byte, numbers)
+	if _, err := io.ReadFull(h.session.in, rest); err != nil {
+		return 0, err
 	}
-	f := frame{kind: frameHello, payload: append([]byte(helloMagic), version...)}
-	if got := f.helloVersion(); got != Version {
-		return violation("the guest speaks version %d, this host %d: use a guest image of this release", got, Version)
+	version, session := frame{payload: append([]byte(helloMagic), rest...)}.hello()
+	if version != Version {
+		return 0, violation("the guest speaks version %d, this host %d: use a guest image of this release", version, Version)
 	}
-	return h.session.write(helloFrame(), nil)
+	return session, nil
 }
 
 // Ready returns when the guest has said hello, which it does once it listens.

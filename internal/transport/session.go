@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 )
 
 // ErrEnded is wrapped by the errors of connections whose session has ended: the peer went away, or broke the protocol.
@@ -21,6 +22,8 @@ type session struct {
 
 	// open handles an open frame; nil on the host, whose peer may not open streams.
 	open func(*stream) (refusal, bool)
+	// hello handles a hello frame in a running session.
+	hello func(frame) error
 
 	token chan struct{} // held while writing to conn
 	out   []byte        // what is being written; the token guards it
@@ -50,7 +53,7 @@ func (s *session) run() error {
 	flusher.Go(s.flushControl)
 	buf := make([]byte, MaxPayload)
 	for {
-		f, err := readFrame(s.in, buf)
+		f, err := s.next(buf)
 		if err == nil {
 			err = s.handle(f)
 		}
@@ -60,6 +63,20 @@ func (s *session) run() error {
 			return s.err
 		}
 	}
+}
+
+// frameTime is how long a frame may take from its first byte to its last. A host that went away in the middle of one
+// must not leave the next one's frames to be taken for its end.
+const frameTime = 10 * time.Second
+
+// next reads a frame; it waits for its first byte as long as it takes.
+func (s *session) next(buf []byte) (frame, error) {
+	if _, err := s.in.Peek(1); err != nil {
+		return frame{}, err
+	}
+	late := time.AfterFunc(frameTime, func() { s.end(violation("a frame took longer than %v", frameTime)) })
+	defer late.Stop()
+	return readFrame(s.in, buf)
 }
 
 // end ends the session once; the first reason stays.
@@ -83,7 +100,7 @@ func (s *session) end(err error) {
 func (s *session) handle(f frame) error {
 	switch f.kind {
 	case frameHello:
-		return violation("second hello")
+		return s.hello(f)
 	case frameOpen:
 		return s.handleOpen(f)
 	}

@@ -258,16 +258,56 @@ func TestHostReconnects(t *testing.T) {
 	}
 }
 
+// port is a byte stream that outlives its users, like a virtio-serial port: closing it only ends its use.
+type port struct{ net.Conn }
+
+func (p port) Close() error { return p.SetDeadline(time.Unix(1, 0)) }
+
+// TestHostIsReplacedUnnoticed lets one host take another's place on a byte stream that does not tell: the new one's
+// knocking must make the guest begin again.
+func TestHostIsReplacedUnnoticed(t *testing.T) {
+	hostEnd, guestEnd := socketPair(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	g := &Guest{Log: slog.New(slog.DiscardHandler), Open: func(context.Context) (io.ReadWriteCloser, error) {
+		return port{guestEnd}, guestEnd.SetDeadline(time.Time{})
+	}}
+	l, err := g.Listen(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = g.Serve(ctx) })
+	go echo(l)
+	defer func() { cancel(); serving.Wait(); l.Close() }()
+	for range 2 {
+		if err := hostEnd.SetDeadline(time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		h := NewHost(port{hostEnd})
+		c, err := h.Dial(t.Context(), 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Error(err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+		h.Close()
+	}
+}
+
 func TestHostSkipsStaleBytes(t *testing.T) {
 	hostEnd, guestEnd := net.Pipe()
 	h := NewHost(hostEnd)
 	defer h.Close()
 	stale := appendFrame(nil, frame{stream: 9, kind: frameData, payload: []byte("nacremuxnacre")})
-	hello := appendFrame(nil, helloFrame())
+	hello := appendFrame(nil, helloFrame(5))
 	if _, err := guestEnd.Write(append(append(stale, hello[:10]...), hello...)); err != nil {
 		t.Fatal(err)
 	}
-	if f, err := readFrame(guestEnd, make([]byte, MaxPayload)); err != nil || f.kind != frameHello {
+	if f, err := readFrame(guestEnd, make([]byte, MaxPayload)); err != nil || !bytes.Equal(appendFrame(nil, f), hello) {
 		t.Fatalf("host answered %v, %v", f.kind, err)
 	}
 	if err := h.Ready(t.Context()); err != nil {
@@ -293,7 +333,7 @@ func TestAttackHostFrames(t *testing.T) {
 		"data after close-write":  {open(1, 7), {stream: 1, kind: frameCloseWrite}, data(1, 1)},
 		"close-write twice":       {open(1, 7), {stream: 1, kind: frameCloseWrite}, {stream: 1, kind: frameCloseWrite}},
 		"accept from the host":    {open(1, 7), {stream: 1, kind: frameAccept}},
-		"second hello":            {helloFrame()},
+		"other version":           {{kind: frameHello, payload: append([]byte(helloMagic), make([]byte, 12)...)}},
 		"payload too long":        {open(1, 7), data(1, MaxPayload+1)},
 		"empty data":              {open(1, 7), data(1, 0)},
 		"unknown type":            {{stream: 1, kind: 99}},
@@ -307,7 +347,14 @@ func TestAttackHostFrames(t *testing.T) {
 				t.Fatal(err)
 			}
 			go func() {
-				wire := appendFrame(nil, helloFrame())
+				wire := appendFrame(nil, helloFrame(knocking))
+				f, err := readFrame(hostEnd, make([]byte, MaxPayload))
+				if err != nil {
+					return
+				}
+				if frames[0].kind != frameHello {
+					wire = appendFrame(wire, f) // the answer
+				}
 				for _, f := range frames {
 					wire = appendFrame(wire, f)
 				}
@@ -324,12 +371,12 @@ func TestAttackHostFrames(t *testing.T) {
 // TestAttackGuestFrames plays a hostile guest against the host.
 func TestAttackGuestFrames(t *testing.T) {
 	for name, frames := range map[string][]frame{
-		"other version":         {{kind: frameHello, payload: append([]byte(helloMagic), 9, 0, 0, 0)}},
-		"guest opens a stream":  {helloFrame(), u32Frame(1, frameOpen, 7)},
-		"data before accept":    {helloFrame(), {stream: 1, kind: frameData, payload: []byte("x")}},
-		"stream never opened":   {helloFrame(), {stream: 2, kind: frameAccept}},
-		"accepted twice":        {helloFrame(), {stream: 1, kind: frameAccept}, {stream: 1, kind: frameAccept}},
-		"hello after the hello": {helloFrame(), helloFrame()},
+		"other version":         {{kind: frameHello, payload: append([]byte(helloMagic), make([]byte, 12)...)}},
+		"guest opens a stream":  {helloFrame(5), u32Frame(1, frameOpen, 7)},
+		"data before accept":    {helloFrame(5), {stream: 1, kind: frameData, payload: []byte("x")}},
+		"stream never opened":   {helloFrame(5), {stream: 2, kind: frameAccept}},
+		"accepted twice":        {helloFrame(5), {stream: 1, kind: frameAccept}, {stream: 1, kind: frameAccept}},
+		"hello after the hello": {helloFrame(5), helloFrame(6)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			hostEnd, guestEnd := socketPair(t)
@@ -371,10 +418,11 @@ func TestAttackHostNeverReads(t *testing.T) {
 	g := &Guest{Log: slog.New(slog.DiscardHandler)}
 	ended := make(chan error, 1)
 	go func() { ended <- g.serve(context.Background(), guestEnd) }()
-	if _, err := readFrame(hostEnd, make([]byte, MaxPayload)); err != nil {
+	hello, err := readFrame(hostEnd, make([]byte, MaxPayload))
+	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = hostEnd.Write(appendFrame(nil, helloFrame()))
+	_, _ = hostEnd.Write(appendFrame(nil, hello))
 	for id := uint32(1); ; id++ {
 		if _, err := hostEnd.Write(appendFrame(nil, u32Frame(id, frameOpen, 1))); err != nil {
 			break
@@ -410,7 +458,7 @@ func TestFindPort(t *testing.T) {
 }
 
 func FuzzFrame(f *testing.F) {
-	f.Add(appendFrame(nil, helloFrame()))
+	f.Add(appendFrame(nil, helloFrame(1)))
 	f.Add(appendFrame(nil, u32Frame(1, frameOpen, 1024)))
 	f.Add(appendFrame(nil, frame{stream: 3, kind: frameData, payload: []byte("data")}))
 	buf := make([]byte, MaxPayload)
@@ -434,17 +482,40 @@ func FuzzSession(f *testing.F) {
 		l, _ := g.Listen(7)
 		go echo(l)
 		defer l.Close()
-		in := io.MultiReader(bytes.NewReader(appendFrame(nil, helloFrame())), bytes.NewReader(b))
-		if err := g.serve(t.Context(), half{in}); err == nil {
+		if err := g.serve(t.Context(), &script{rest: b}); err == nil {
 			t.Error("the session did not end")
 		}
 	})
 }
 
-type half struct{ io.Reader }
+// script is a host that answers the guest's hello and goes on with what was written before.
+type script struct {
+	mu    sync.Mutex
+	rest  []byte
+	heard bool
+}
 
-func (half) Write(p []byte) (int, error) { return len(p), nil }
-func (half) Close() error                { return nil }
+func (s *script) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.heard {
+		s.heard, s.rest = true, append(bytes.Clone(p), s.rest...)
+	}
+	return len(p), nil
+}
+
+func (s *script) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := copy(p, s.rest)
+	s.rest = s.rest[n:]
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (s *script) Close() error { return nil }
 
 func BenchmarkThroughput(b *testing.B) {
 	h, l := link(b, 7)
