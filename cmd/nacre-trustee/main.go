@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command nacre-trustee is the key broker and verifier: it holds an owner's secrets, verifies the evidence of confidential guests, and releases
-// a secret to those that the owner's policy names, encrypted to a key that only the guest has.
+// Command nacre-trustee is the key broker and verifier: it holds an owner's secrets, verifies the evidence of
+// confidential guests, and releases a secret to those that the owner's policy names, encrypted to a key that only the
+// guest has.
 //
-// It trusts AMD's roots, the roots that its configuration names, and the administrators whose public keys it has. It links no signer: the
-// owner's private key is written to a file at the first start and forgotten, and simulated platforms are known by their public roots only.
+// It trusts AMD's roots, the roots that its configuration names, and the administrators whose public keys it has. It
+// links no signer: the owner's private key is written to a file at the first start and forgotten, and simulated
+// platforms are known by their public roots only.
 package main
 
 import (
@@ -19,8 +21,9 @@ import (
 	"syscall"
 )
 
-// gcPercent lets the heap grow to five times what lives in it before it is collected. What lives is some ten MiB, and a request's garbage is
-// a quarter of one, so that collecting as often as Go does by default would be a tenth of all work.
+// gcPercent lets the heap grow to five times what lives in it before it is collected. What lives is some ten MiB, and
+// a request's garbage is a quarter of one, so that collecting as often as Go does by default would be a tenth of all
+// work.
 const gcPercent = 400
 
 func main() {

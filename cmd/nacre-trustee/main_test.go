@@ -79,7 +79,8 @@ func command(home string, args ...string) *exec.Cmd {
 
 func launch(t *testing.T, home string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, home: home, log: &lockedBuilder{}, cmd: command(home, append([]string{"--json", "--listen", "127.0.0.1:0"}, args...)...)}
+	p := &process{t: t, home: home, log: &lockedBuilder{},
+		cmd: command(home, append([]string{"--json", "--listen", "127.0.0.1:0"}, args...)...)}
 	p.cmd.Stderr = p.log
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -124,7 +125,9 @@ func (p *process) admin() *kbs.Admin {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	a, err := kbs.NewAdmin(p.client(), func() (string, error) { return key.Token(time.Now(), time.Minute, "nacre-trustee", "admin") })
+	a, err := kbs.NewAdmin(p.client(), func() (string, error) {
+		return key.Token(time.Now(), time.Minute, "nacre-trustee", "admin")
+	})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -135,7 +138,8 @@ func (p *process) admin() *kbs.Admin {
 func TestFirstAndSecondStart(t *testing.T) {
 	home := t.TempDir()
 	p := launch(t, home)
-	if p.start.AdminKey == "" || len(p.start.Administrators) != 1 || len(p.start.Trusts) != 3 || p.start.Fingerprint == "" {
+	if p.start.AdminKey == "" || len(p.start.Administrators) != 1 || len(p.start.Trusts) != 3 ||
+		p.start.Fingerprint == "" {
 		t.Errorf("%+v", p.start)
 	}
 	if err := p.admin().PutResource(t.Context(), "a/b/c", []byte("kept")); err != nil {
@@ -146,7 +150,8 @@ func TestFirstAndSecondStart(t *testing.T) {
 		t.Errorf("ended with %v\n%s", err, p.log)
 	}
 	p = launch(t, home)
-	if p.start.AdminKey != "" || p.start.Fingerprint != first.Fingerprint || p.start.Administrators[0] != first.Administrators[0] {
+	if p.start.AdminKey != "" || p.start.Fingerprint != first.Fingerprint ||
+		p.start.Administrators[0] != first.Administrators[0] {
 		t.Errorf("second start: %+v", p.start)
 	}
 	if list, err := p.admin().Resources(t.Context(), ""); err != nil || len(list) != 1 {
@@ -199,7 +204,8 @@ func TestUnsafeSettingsAreWarnedOf(t *testing.T) {
 func TestUnsafeKeyBesideData(t *testing.T) {
 	home := t.TempDir()
 	data := filepath.Join(home, "data")
-	out, err := command(home, "--listen", "127.0.0.1:0", "--data", data, "--key-file", filepath.Join(data, "key")).CombinedOutput()
+	out, err := command(home, "--listen", "127.0.0.1:0", "--data", data, "--key-file",
+		filepath.Join(data, "key")).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "--unsafe-key-beside-data") {
 		t.Errorf("%v: %s", err, out)
 	}
@@ -247,7 +253,8 @@ func TestGracefulEnd(t *testing.T) {
 	}
 }
 
-// Nothing that was acknowledged is lost when the process is killed, and the audit chain has every record up to the kill.
+// Nothing that was acknowledged is lost when the process is killed, and the audit chain has every record up to the
+// kill.
 func TestKilledProcessLosesNothing(t *testing.T) {
 	home := t.TempDir()
 	machine, err := signer.Open(filepath.Join(home, "machine"))
@@ -303,9 +310,10 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 				}
 				processor := machine.Launch(signer.Launch{})
 				for ctx.Err() == nil {
-					_, err := client.Attest(ctx, attest.SNP, key, func(_ context.Context, d []byte) (json.RawMessage, error) {
-						return processor.Evidence(d)
-					}, nil)
+					_, err := client.Attest(ctx, attest.SNP, key,
+						func(_ context.Context, d []byte) (json.RawMessage, error) {
+							return processor.Evidence(d)
+						}, nil)
 					if err != nil {
 						return
 					}
@@ -325,7 +333,8 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 		wait.Wait()
 		client.Close()
 	}
-	s, err := store.Open(t.Context(), store.Options{Dir: filepath.Join(home, ".local/state/nacre/trustee"), KeyFile: filepath.Join(home, ".config/nacre/trustee.key")})
+	s, err := store.Open(t.Context(), store.Options{Dir: filepath.Join(home, ".local/state/nacre/trustee"),
+		KeyFile: filepath.Join(home, ".config/nacre/trustee.key")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,17 +364,21 @@ func TestSettings(t *testing.T) {
 	get := func(args ...string) (*settings, error) { return load(args, env, io.Discard) }
 
 	s, err := get()
-	if err != nil || s.Listen != "127.0.0.1:8080" || s.Data != "/home/o/.local/state/nacre/trustee" || s.KeyFile != "/home/o/.config/nacre/trustee.key" ||
+	if err != nil || s.Listen != "127.0.0.1:8080" || s.Data != "/home/o/.local/state/nacre/trustee" ||
+		s.KeyFile != "/home/o/.config/nacre/trustee.key" ||
 		s.UnsafeHTTP || s.UnsafeAllowDebug || s.UnsafeKeyBesideData || len(s.AllowSimulatedRoot) != 0 {
 		t.Errorf("defaults: %+v, %v", s, err)
 	}
 	write("listen = \"127.0.0.1:1\"\ntls-name = [\"a\", \"b\"]\ntoken-lifetime = \"7m\"\nunsafe-allow-debug = true\n")
 	s, err = get("serve", "--config", file)
-	if err != nil || s.Listen != "127.0.0.1:1" || fmt.Sprint(s.TLSName) != "[a b]" || time.Duration(s.TokenLifetime) != 7*time.Minute || !s.UnsafeAllowDebug {
+	if err != nil || s.Listen != "127.0.0.1:1" || fmt.Sprint(s.TLSName) != "[a b]" ||
+		time.Duration(s.TokenLifetime) != 7*time.Minute || !s.UnsafeAllowDebug {
 		t.Errorf("file: %+v, %v", s, err)
 	}
-	s, err = get("--config", file, "--listen", "127.0.0.1:2", "--tls-name", "c", "--unsafe-allow-debug=false", "--token-lifetime", "8m")
-	if err != nil || s.Listen != "127.0.0.1:2" || fmt.Sprint(s.TLSName) != "[c]" || time.Duration(s.TokenLifetime) != 8*time.Minute || s.UnsafeAllowDebug {
+	s, err = get("--config", file, "--listen", "127.0.0.1:2", "--tls-name", "c", "--unsafe-allow-debug=false",
+		"--token-lifetime", "8m")
+	if err != nil || s.Listen != "127.0.0.1:2" || fmt.Sprint(s.TLSName) != "[c]" ||
+		time.Duration(s.TokenLifetime) != 8*time.Minute || s.UnsafeAllowDebug {
 		t.Errorf("flags over file: %+v, %v", s, err)
 	}
 	write("lisen = \"x\"\n")
@@ -373,8 +386,10 @@ func TestSettings(t *testing.T) {
 		t.Errorf("a setting that does not exist: %v", err)
 	}
 	for name, args := range map[string][]string{
-		"an argument": {"start"}, "half a pair": {"--tls-cert", "x"}, "no file": {"--config", "/none"}, "TLS and not": {"--unsafe-http", "--tls-cert", "x", "--tls-key", "y"},
-		"no time": {"--token-lifetime", "0s"}, "long sessions": {"--session-lifetime", "2h"}, "small bodies": {"--body-limit", "1"}, "none at a time": {"--max-attests", "0"},
+		"an argument": {"start"}, "half a pair": {"--tls-cert", "x"}, "no file": {"--config", "/none"},
+		"TLS and not": {"--unsafe-http", "--tls-cert", "x", "--tls-key", "y"},
+		"no time":     {"--token-lifetime", "0s"}, "long sessions": {"--session-lifetime", "2h"},
+		"small bodies": {"--body-limit", "1"}, "none at a time": {"--max-attests", "0"},
 	} {
 		if _, err := get(args...); err == nil {
 			t.Errorf("%s: accepted", name)
@@ -388,7 +403,8 @@ func TestHumanReport(t *testing.T) {
 	out, wrote := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		err := run(ctx, []string{"--listen", "127.0.0.1:0"}, func(name string) string { return map[string]string{"HOME": home}[name] }, wrote, io.Discard)
+		err := run(ctx, []string{"--listen", "127.0.0.1:0"},
+			func(name string) string { return map[string]string{"HOME": home}[name] }, wrote, io.Discard)
 		wrote.Close()
 		ended <- err
 	}()
@@ -404,7 +420,8 @@ func TestHumanReport(t *testing.T) {
 	if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	for _, want := range []string{"listens on https://127.0.0.1:", "tls.crt", "trustee.key", "admin.key: it is the owner's", "AMD ARK-Genoa", "nacre secret put"} {
+	for _, want := range []string{"listens on https://127.0.0.1:", "tls.crt", "trustee.key",
+		"admin.key: it is the owner's", "AMD ARK-Genoa", "nacre secret put"} {
 		if !strings.Contains(strings.Join(text, "\n"), want) {
 			t.Errorf("no %q in\n%s", want, strings.Join(text, "\n"))
 		}

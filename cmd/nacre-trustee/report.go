@@ -58,7 +58,8 @@ type listening struct {
 }
 
 func (r started) print(out io.Writer) error {
-	l := listening{Event: "listening", URL: r.url(), Certificate: r.certPath, Data: r.settings.Data, KeyFile: r.settings.KeyFile, Trusts: r.trusts()}
+	l := listening{Event: "listening", URL: r.url(), Certificate: r.certPath, Data: r.settings.Data,
+		KeyFile: r.settings.KeyFile, Trusts: r.trusts()}
 	if r.certPath != "" {
 		l.Fingerprint = identity.Fingerprint(r.cert)
 	}

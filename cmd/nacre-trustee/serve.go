@@ -50,7 +50,8 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	}
-	data, err := store.Open(ctx, store.Options{Dir: s.Data, KeyFile: s.KeyFile, UnsafeKeyBesideData: s.UnsafeKeyBesideData})
+	data, err := store.Open(ctx, store.Options{Dir: s.Data, KeyFile: s.KeyFile,
+		UnsafeKeyBesideData: s.UnsafeKeyBesideData})
 	if err != nil {
 		return err
 	}
@@ -64,7 +65,8 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	kds, err := collateral.NewKDS(collateral.KDSConfig{LocalStore: s.KDSStore, Cache: filepath.Join(s.Data, "kds"), BaseURL: s.KDSURL, Log: log})
+	kds, err := collateral.NewKDS(collateral.KDSConfig{LocalStore: s.KDSStore, Cache: filepath.Join(s.Data, "kds"),
+		BaseURL: s.KDSURL, Log: log})
 	if err != nil {
 		return err
 	}
@@ -113,7 +115,8 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
 	}
 	warn(log, s, roots)
-	report := started{settings: s, address: listener.Addr().String(), cert: cert, certPath: certPath, roots: roots, keys: keys, adminKeyMade: made}
+	report := started{settings: s, address: listener.Addr().String(), cert: cert, certPath: certPath, roots: roots,
+		keys: keys, adminKeyMade: made}
 	if err := report.print(stdout); err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -157,7 +160,9 @@ func newLog(s *settings, out io.Writer) *slog.Logger {
 }
 
 // administrators returns the public keys that count. Made says whether the owner's key pair was made now.
-func administrators(ctx context.Context, s *settings, data *store.Store) (keys []ed25519.PublicKey, made bool, err error) {
+func administrators(ctx context.Context, s *settings, data *store.Store) (
+	keys []ed25519.PublicKey, made bool, err error,
+) {
 	for _, path := range s.AdminPublicKey {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -205,7 +210,9 @@ func readCapped(path string, limit int64) ([]byte, error) {
 }
 
 // certificate loads the TLS certificate, the configuration's or the trustee's own, and writes it where owners find it.
-func certificate(ctx context.Context, s *settings, data *store.Store, log *slog.Logger) (cert tls.Certificate, path string, err error) {
+func certificate(ctx context.Context, s *settings, data *store.Store, log *slog.Logger) (
+	cert tls.Certificate, path string, err error,
+) {
 	switch {
 	case s.UnsafeHTTP:
 		return tls.Certificate{}, "", nil
@@ -220,7 +227,8 @@ func certificate(ctx context.Context, s *settings, data *store.Store, log *slog.
 		return tls.Certificate{}, "", err
 	}
 	if len(missing) > 0 {
-		log.Warn("the trustee's certificate was made at the first start and is pinned by guests; it does not name all of --tls-name", "missing", missing)
+		log.Warn("the trustee's certificate was made at the first start and is pinned by guests; it does not name "+
+			"all of --tls-name", "missing", missing)
 	}
 	path = filepath.Join(s.Data, "tls.crt")
 	if err := os.WriteFile(path, identity.PEM(cert), 0o644); err != nil {
@@ -232,7 +240,8 @@ func certificate(ctx context.Context, s *settings, data *store.Store, log *slog.
 // warn says what makes this trustee unfit for secrets that matter.
 func warn(log *slog.Logger, s *settings, roots []snp.Root) {
 	for _, root := range roots {
-		log.Warn("a simulated root is trusted: whoever has its directory can forge any guest; for development only", "root", rootName(root))
+		log.Warn("a simulated root is trusted: whoever has its directory can forge any guest; for development only",
+			"root", rootName(root))
 	}
 	if s.UnsafeAllowDebug {
 		log.Warn("debuggable guests are accepted: their hosts can read what is released to them")

@@ -22,7 +22,8 @@ import (
 	"github.com/nacre-project/nacre/internal/trustee/refvalue"
 )
 
-// settings are what an operator chooses. The configuration file has them by the flags' names; a flag overrides the file.
+// settings are what an operator chooses. The configuration file has them by the flags' names; a flag overrides the
+// file.
 type settings struct {
 	Config  string `toml:"-"`
 	Version bool   `toml:"-"`
@@ -104,33 +105,45 @@ func defaults(getenv func(string) string) settings {
 func (s *settings) flags(out io.Writer) *flag.FlagSet {
 	f := flag.NewFlagSet("nacre-trustee", flag.ContinueOnError)
 	f.SetOutput(out)
-	f.StringVar(&s.Config, "config", s.Config, "read settings from this TOML `file`; its keys are the names of these flags")
+	f.StringVar(&s.Config, "config", s.Config, "read settings from this TOML `file`; its keys are the names of "+
+		"these flags")
 	f.BoolVar(&s.Version, "version", false, "print the version and end")
 	f.StringVar(&s.Listen, "listen", s.Listen, "`address` to listen on; port 0 takes a free one")
 	f.StringVar(&s.Data, "data", s.Data, "data `directory`")
-	f.StringVar(&s.KeyFile, "key-file", s.KeyFile, "`file` of the key that seals the data; made at the first start; not below --data")
+	f.StringVar(&s.KeyFile, "key-file", s.KeyFile, "`file` of the key that seals the data; made at the first "+
+		"start; not below --data")
 	f.BoolVar(&s.JSON, "json", s.JSON, "print what happens at the start, and log, as lines of JSON")
-	f.StringVar(&s.CPUProfile, "cpu-profile", s.CPUProfile, "write a CPU profile of the whole run to this `file`, for go tool pprof")
-	f.StringVar(&s.TLSCert, "tls-cert", s.TLSCert, "PEM `file` of a certificate and its chain (default: one of the trustee's own, to be pinned)")
+	f.StringVar(&s.CPUProfile, "cpu-profile", s.CPUProfile,
+		"write a CPU profile of the whole run to this `file`, for go tool pprof")
+	f.StringVar(&s.TLSCert, "tls-cert", s.TLSCert, "PEM `file` of a certificate and its chain (default: one of "+
+		"the trustee's own, to be pinned)")
 	f.StringVar(&s.TLSKey, "tls-key", s.TLSKey, "PEM `file` of the certificate's key")
-	f.Var(&s.TLSName, "tls-name", "`name` or address that the trustee's own certificate is also for, at the first start (repeatable)")
-	f.StringVar(&s.AdminKeyOut, "admin-key-out", s.AdminKeyOut, "`file` that the first start writes the owner's private key to")
-	f.Var(&s.AdminPublicKey, "admin-public-key", "PEM `file` of an administrator's Ed25519 public key; no key is made then (repeatable)")
+	f.Var(&s.TLSName, "tls-name", "`name` or address that the trustee's own certificate is also for, at the first "+
+		"start (repeatable)")
+	f.StringVar(&s.AdminKeyOut, "admin-key-out", s.AdminKeyOut,
+		"`file` that the first start writes the owner's private key to")
+	f.Var(&s.AdminPublicKey, "admin-public-key", "PEM `file` of an administrator's Ed25519 public key; no key is "+
+		"made then (repeatable)")
 	f.StringVar(&s.AdminAudience, "admin-audience", s.AdminAudience, "`aud` that administrators' tokens must have")
 	f.Var(&s.AdminLongestLifetime, "admin-longest-lifetime", "longest `time` from iat to exp of administrators' tokens")
-	f.StringVar(&s.KDSURL, "kds-url", s.KDSURL, "`URL` of AMD's key distribution service or a mirror; empty: fetch nothing")
+	f.StringVar(&s.KDSURL, "kds-url", s.KDSURL, "`URL` of AMD's key distribution service or a mirror; empty: "+
+		"fetch nothing")
 	f.StringVar(&s.KDSStore, "kds-store", s.KDSStore, "`directory` of VCEK certificates that is looked at first")
 	f.Var(&s.SessionLifetime, "session-lifetime", "`time` from a challenge to its attestation")
 	f.Var(&s.TokenLifetime, "token-lifetime", "`time` that attestation tokens are valid")
 	f.Var(&s.ReferenceValueLifetime, "reference-value-lifetime", "`time` that a registered reference value counts")
 	f.Int64Var(&s.BodyLimit, "body-limit", s.BodyLimit, "largest request, in `bytes`")
 	f.IntVar(&s.MaxAttests, "max-attests", s.MaxAttests, "attestations verified at the same time")
-	f.Var(&s.AllowSimulatedRoot, "allow-simulated-root", "trust this simulated platform's root `file`; for development (repeatable)")
-	f.BoolVar(&s.UnsafeAllowDebug, "unsafe-allow-debug", s.UnsafeAllowDebug, "accept guests whose memory their host can read")
+	f.Var(&s.AllowSimulatedRoot, "allow-simulated-root",
+		"trust this simulated platform's root `file`; for development (repeatable)")
+	f.BoolVar(&s.UnsafeAllowDebug, "unsafe-allow-debug", s.UnsafeAllowDebug,
+		"accept guests whose memory their host can read")
 	f.BoolVar(&s.UnsafeHTTP, "unsafe-http", s.UnsafeHTTP, "serve plain HTTP, for a TLS proxy on the same machine")
-	f.BoolVar(&s.UnsafeKeyBesideData, "unsafe-key-beside-data", s.UnsafeKeyBesideData, "accept a --key-file below --data")
+	f.BoolVar(&s.UnsafeKeyBesideData, "unsafe-key-beside-data", s.UnsafeKeyBesideData,
+		"accept a --key-file below --data")
 	f.Usage = func() {
-		fmt.Fprintln(out, "nacre-trustee verifies the evidence of confidential guests and releases secrets to those that their owner's policy names.\n\n"+
+		fmt.Fprintln(out, "nacre-trustee verifies the evidence of confidential guests and releases secrets to "+
+			"those that their owner's policy names.\n\n"+
 			"Usage: nacre-trustee [serve] [flags]\n\nFlags:")
 		f.PrintDefaults()
 	}
@@ -176,7 +189,8 @@ func parse(f *flag.FlagSet, args []string) error {
 		return err
 	}
 	if f.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q; the one command is serve, everything else is a flag (--help lists them)", f.Arg(0))
+		return fmt.Errorf("unexpected argument %q; the one command is serve, everything else is a flag (--help "+
+			"lists them)", f.Arg(0))
 	}
 	return nil
 }
@@ -195,7 +209,8 @@ func (s *settings) read(path string) error {
 	}
 	if err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(s); err != nil {
 		if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
-			return fmt.Errorf("read the configuration %s: it has settings that do not exist:\n%s", path, strict.String())
+			return fmt.Errorf("read the configuration %s: it has settings that do not exist:\n%s", path,
+				strict.String())
 		}
 		return fmt.Errorf("read the configuration %s: %w", path, err)
 	}
@@ -207,7 +222,8 @@ func (s *settings) read(path string) error {
 func (s *settings) check() error {
 	switch {
 	case (s.TLSCert == "") != (s.TLSKey == ""):
-		return errors.New("--tls-cert and --tls-key belong together; give both, or neither for a certificate of the trustee's own")
+		return errors.New("--tls-cert and --tls-key belong together; give both, or neither for a certificate of " +
+			"the trustee's own")
 	case s.UnsafeHTTP && s.TLSCert != "":
 		return errors.New("--unsafe-http serves without TLS, so --tls-cert would not be used; drop one of them")
 	case s.BodyLimit < 4096:

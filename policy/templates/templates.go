@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package templates makes release policies from a few facts, so that an owner need not write Rego to begin with, and begins with a policy
-// that pins what has to be pinned.
+// Package templates makes release policies from a few facts, so that an owner need not write Rego to begin with, and
+// begins with a policy that pins what has to be pinned.
 //
-// What it is given is checked and written as JSON, which Rego reads as it is: no value can become part of the program, and different facts
-// make different policies. It does not talk to a trustee.
+// What it is given is checked and written as JSON, which Rego reads as it is: no value can become part of the
+// program, and different facts make different policies. It does not talk to a trustee.
 package templates
 
 import (
@@ -29,22 +29,25 @@ var denyAll string
 // DenyAll is the policy that releases nothing.
 func DenyAll() string { return denyAll }
 
-// Affirming releases resources of the plugin "resource" to guests whose appraisal is affirming in every part and whose init-data is one of
-// those named.
+// Affirming releases resources of the plugin "resource" to guests whose appraisal is affirming in every part and
+// whose init-data is one of those named.
 type Affirming struct {
 	// Resources are paths, "repository/type/tag"; at least one.
 	Resources []string
-	// InitData are digests of init-data in lower-case hex, as the platform reports them (SEV-SNP: 32 bytes); at least one.
+	// InitData are digests of init-data in lower-case hex, as the platform reports them (SEV-SNP: 32 bytes); at least
+	// one.
 	InitData []string
 }
 
 // Rego returns the policy's text. The order of what it was given, and repetitions, do not matter.
 func (a Affirming) Rego() (string, error) {
 	if len(a.Resources) == 0 {
-		return "", errors.New("make a release policy: it names no resource; name at least one, such as default/db/password")
+		return "", errors.New("make a release policy: it names no resource; name at least one, such as " +
+			"default/db/password")
 	}
 	if len(a.InitData) == 0 {
-		return "", errors.New("make a release policy: it names no init-data digest, so that a host could bring its own init-data; name at least one")
+		return "", errors.New("make a release policy: it names no init-data digest, so that a host could bring " +
+			"its own init-data; name at least one")
 	}
 	var facts struct {
 		Resources [][]string
@@ -60,10 +63,12 @@ func (a Affirming) Rego() (string, error) {
 	for _, digest := range sorted(a.InitData) {
 		raw, err := hex.DecodeString(digest)
 		if err != nil || len(raw) < 32 || len(raw) > 64 || digest != strings.ToLower(digest) {
-			return "", fmt.Errorf("make a release policy: %q is not a digest of 32 to 64 bytes in lower-case hex", digest)
+			return "", fmt.Errorf("make a release policy: %q is not a digest of 32 to 64 bytes in lower-case hex",
+				digest)
 		}
 		if strings.Trim(digest, "0") == "" {
-			return "", errors.New("make a release policy: an init-data digest of zeros is that of guests without init-data, which any host can start")
+			return "", errors.New("make a release policy: an init-data digest of zeros is that of guests without " +
+				"init-data, which any host can start")
 		}
 		facts.InitData = append(facts.InitData, digest)
 	}

@@ -46,7 +46,8 @@ func render(t *testing.T, a Affirming) string {
 }
 
 func TestGolden(t *testing.T) {
-	golden(t, "affirming.rego", render(t, Affirming{Resources: []string{"default/db/password", "default/db/ca.crt"}, InitData: []string{other, one}}))
+	golden(t, "affirming.rego", render(t, Affirming{Resources: []string{"default/db/password", "default/db/ca.crt"},
+		InitData: []string{other, one}}))
 	golden(t, "deny-all.rego", DenyAll())
 }
 

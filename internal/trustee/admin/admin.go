@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package admin says who may change the trustee: the holder of a private key whose public half the trustee keeps, by a short-lived bearer
-// token (a JWT signed with EdDSA; claims role, aud, iat and exp).
+// Package admin says who may change the trustee: the holder of a private key whose public half the trustee keeps, by
+// a short-lived bearer token (a JWT signed with EdDSA; claims role, aud, iat and exp).
 //
-// It trusts the public keys in the store, which were put there at the first start or by configuration. Private keys belong to owners: the
-// trustee writes the first one into a file and forgets it. The package decides nothing but "this is an administrator".
+// It trusts the public keys in the store, which were put there at the first start or by configuration. Private keys
+// belong to owners: the trustee writes the first one into a file and forgets it. The package decides nothing but
+// "this is an administrator".
 package admin
 
 import (
@@ -162,8 +163,9 @@ const namespace store.Namespace = "admin"
 // firstKey is the key in the store of the 32 bytes of the public key made at the first start.
 const firstKey = "first-key"
 
-// First returns the public key of the owner's first key pair. At the first start it makes the pair: the private half goes to the file out
-// (mode 0600, never over another; a key that is there already is taken), the public half stays. Made says whether that happened now.
+// First returns the public key of the owner's first key pair. At the first start it makes the pair: the private half
+// goes to the file out (mode 0600, never over another; a key that is there already is taken), the public half stays.
+// Made says whether that happened now.
 func First(ctx context.Context, s *store.Store, out string) (key ed25519.PublicKey, made bool, err error) {
 	public, err := s.Get(ctx, namespace, firstKey)
 	if err == nil {
@@ -193,8 +195,8 @@ func ownerKey(path string) (kbs.AdminKey, error) {
 	if err == nil {
 		key, err := kbs.ParseAdminKey(text)
 		if err != nil {
-			return kbs.AdminKey{}, fmt.Errorf("%s exists and is not an administrator's key, and nothing is written over it; "+
-				"move it away or name another file with --admin-key-out: %w", path, err)
+			return kbs.AdminKey{}, fmt.Errorf("%s exists and is not an administrator's key, and nothing is "+
+				"written over it; move it away or name another file with --admin-key-out: %w", path, err)
 		}
 		return key, nil
 	}

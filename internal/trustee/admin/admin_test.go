@@ -75,7 +75,8 @@ func TestAttackAdminTokens(t *testing.T) {
 		return token
 	}
 	claims := func(change func(map[string]any)) map[string]any {
-		c := map[string]any{"role": Role, "aud": []string{DefaultAudience}, "iat": now.Unix(), "exp": now.Add(DefaultLongestLifetime).Unix()}
+		c := map[string]any{"role": Role, "aud": []string{DefaultAudience}, "iat": now.Unix(),
+			"exp": now.Add(DefaultLongestLifetime).Unix()}
 		change(c)
 		return c
 	}
@@ -111,10 +112,13 @@ func TestAttackAdminTokens(t *testing.T) {
 		"no iat":                    without("iat"),
 		"iat in the future":         with("iat", now.Add(leeway+time.Second).Unix()),
 		"no exp":                    without("exp"),
-		"expired":                   sign(jose.EdDSA, private, claims(func(c map[string]any) { c["iat"], c["exp"] = now.Add(-3*time.Minute).Unix(), now.Add(-leeway).Unix() })),
-		"too long a life":           with("exp", now.Add(DefaultLongestLifetime+time.Second).Unix()),
-		"life from long ago":        with("iat", now.Add(-time.Hour).Unix()),
-		"huge":                      with("padding", strings.Repeat("x", maxToken)),
+		"expired": sign(jose.EdDSA, private,
+			claims(func(c map[string]any) {
+				c["iat"], c["exp"] = now.Add(-3*time.Minute).Unix(), now.Add(-leeway).Unix()
+			})),
+		"too long a life":    with("exp", now.Add(DefaultLongestLifetime+time.Second).Unix()),
+		"life from long ago": with("iat", now.Add(-time.Hour).Unix()),
+		"huge":               with("padding", strings.Repeat("x", maxToken)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if id, err := a.Authenticate(token); !errors.Is(err, ErrRefused) {
@@ -132,7 +136,8 @@ func TestAttackAdminTokens(t *testing.T) {
 func open(t *testing.T) *store.Store {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := store.Open(t.Context(), store.Options{Dir: filepath.Join(dir, "data"), KeyFile: filepath.Join(dir, "key")})
+	s, err := store.Open(t.Context(), store.Options{Dir: filepath.Join(dir, "data"),
+		KeyFile: filepath.Join(dir, "key")})
 	if err != nil {
 		t.Fatal(err)
 	}

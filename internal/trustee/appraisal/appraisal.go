@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package appraisal rates verified evidence: a pure function of its claims, a policy, a snapshot of the reference values, and the time.
+// Package appraisal rates verified evidence: a pure function of its claims, a policy, a snapshot of the reference
+// values, and the time.
 //
-// It trusts the claims, because a verifier made them, and the policy, because an administrator set it. It neither verifies evidence nor
-// releases anything; simulated evidence is rated like any other and says so.
+// It trusts the claims, because a verifier made them, and the policy, because an administrator set it. It neither
+// verifies evidence nor releases anything; simulated evidence is rated like any other and says so.
 package appraisal
 
 import (
@@ -25,7 +26,8 @@ import (
 //go:embed default_cpu.rego
 var defaultCPU string
 
-// DefaultText returns the policy for a class of evidence that has none of its own; false when there is no default for it.
+// DefaultText returns the policy for a class of evidence that has none of its own; false when there is no default for
+// it.
 func DefaultText(class attest.Class) (string, bool) {
 	if class == attest.ClassCPU {
 		return defaultCPU, true
@@ -39,14 +41,15 @@ const PolicySet = "default"
 // PolicyID is the id under which the policy of a class is set: "default_cpu".
 func PolicyID(class attest.Class) string { return PolicySet + "_" + string(class) }
 
-// The rules that are asked for. Trust claims are an object, claim name to integer; extensions an array of {name, key, value}.
+// The rules that are asked for. Trust claims are an object, claim name to integer; extensions an array of {name, key,
+// value}.
 const (
 	queryTrustClaims = "data.policy.trust_claims"
 	queryExtensions  = "data.policy.extensions"
 )
 
-// UnauthorisedInitData is the member of a submodule that says how the same evidence is rated with an init-data digest that nobody authorised:
-// an object with "ear.status" and "ear.trustworthiness-vector". Release compares the two.
+// UnauthorisedInitData is the member of a submodule that says how the same evidence is rated with an init-data digest
+// that nobody authorised: an object with "ear.status" and "ear.trustworthiness-vector". Release compares the two.
 const UnauthorisedInitData = "nacre.unauthorised-init-data"
 
 // Policy is a compiled appraisal policy. It may be used by many at the same time.
@@ -75,7 +78,8 @@ type values struct {
 	now      time.Time
 }
 
-// queryReferenceValue is the function that policies call. Unknown and expired values are null there, in which nothing is contained.
+// queryReferenceValue is the function that policies call. Unknown and expired values are null there, in which nothing
+// is contained.
 func queryReferenceValue(ctx context.Context, id string) (any, bool) {
 	v, ok := ctx.Value(snapshotKey{}).(values)
 	if !ok {
@@ -92,8 +96,8 @@ type Evidence struct {
 	InitDataClaims map[string]any // the init-data's files; nil when none was sent
 }
 
-// annotated is the document that policies see, and that goes into the token: the platform's claims under its name, beside them what all
-// platforms have.
+// annotated is the document that policies see, and that goes into the token: the platform's claims under its name,
+// beside them what all platforms have.
 func (e Evidence) annotated() map[string]any {
 	tee := maps.Clone(e.Claims.Values)
 	out := map[string]any{string(e.Claims.TEE): tee}
@@ -201,7 +205,8 @@ func (p *Policy) extensions(ctx context.Context, input policy.Document) (map[str
 	return extensions, nil
 }
 
-// unauthorised rates the same evidence with an init-data digest that nobody authorised. Nil when the platform has no init-data.
+// unauthorised rates the same evidence with an init-data digest that nobody authorised. Nil when the platform has no
+// init-data.
 func (p *Policy) unauthorised(ctx context.Context, annotated map[string]any) (*ear.Vector, error) {
 	digest, ok := annotated["init_data"].(string)
 	if !ok {
@@ -217,8 +222,8 @@ func (p *Policy) unauthorised(ctx context.Context, annotated map[string]any) (*e
 	return &v, err
 }
 
-// OtherInitData returns an init-data digest of the same length that nobody registered or named in a policy, since it is the digest of no
-// init-data.
+// OtherInitData returns an init-data digest of the same length that nobody registered or named in a policy, since it
+// is the digest of no init-data.
 func OtherInitData(digest string) string {
 	other := sha512.Sum512([]byte("nacre: init-data that nobody authorised, other than " + digest))
 	text := hex.EncodeToString(other[:])

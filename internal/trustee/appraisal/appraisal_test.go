@@ -30,7 +30,8 @@ const (
 func snapshot(t testing.TB, values map[string]any) *refvalue.Snapshot {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := store.Open(t.Context(), store.Options{Dir: filepath.Join(dir, "data"), KeyFile: filepath.Join(dir, "key")})
+	s, err := store.Open(t.Context(), store.Options{Dir: filepath.Join(dir, "data"),
+		KeyFile: filepath.Join(dir, "key")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +47,8 @@ func snapshot(t testing.TB, values map[string]any) *refvalue.Snapshot {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := refvalue.ParseMessage([]byte(`{"type":"sample","payload":"` + base64.StdEncoding.EncodeToString(payload) + `"}`))
+	m, err := refvalue.ParseMessage([]byte(`{"type":"sample","payload":"` +
+		base64.StdEncoding.EncodeToString(payload) + `"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,24 +62,31 @@ func snapshot(t testing.TB, values map[string]any) *refvalue.Snapshot {
 func references() map[string]any {
 	return map[string]any{
 		"snp_launch_measurement": []string{"ffff", measurement},
-		"snp_bootloader":         []int{9, 10}, "snp_microcode": []int{25}, "snp_snp_svn": []int{23}, "snp_tee_svn": []int{0},
-		"init_data": []string{authorised},
+		"snp_bootloader":         []int{9, 10},
+		"snp_microcode":          []int{25},
+		"snp_snp_svn":            []int{23},
+		"snp_tee_svn":            []int{0},
+		"init_data":              []string{authorised},
 	}
 }
 
 func settings() map[string]any {
 	r := references()
-	maps.Copy(r, map[string]any{"snp_smt_enabled": true, "snp_tsme_enabled": false, "snp_guest_abi_major": 0, "snp_guest_abi_minor": 31,
-		"snp_single_socket": false, "snp_smt_allowed": true})
+	maps.Copy(r, map[string]any{
+		"snp_smt_enabled": true, "snp_tsme_enabled": false, "snp_guest_abi_major": 0, "snp_guest_abi_minor": 31,
+		"snp_single_socket": false, "snp_smt_allowed": true,
+	})
 	return r
 }
 
 func snpClaims() *attest.Claims {
 	return &attest.Claims{TEE: attest.SNP, Class: attest.ClassCPU, Root: "AMD ARK-Genoa", Values: map[string]any{
 		"measurement": measurement, "report_data": "aabb", "init_data": authorised, "chip_id": "00",
-		"reported_tcb_bootloader": int64(10), "reported_tcb_tee": int64(0), "reported_tcb_snp": int64(23), "reported_tcb_microcode": int64(25),
-		"policy_abi_major": int64(0), "policy_abi_minor": int64(31), "policy_smt_allowed": true, "policy_migrate_ma": false,
-		"policy_debug_allowed": false, "policy_single_socket": false, "platform_tsme_enabled": false, "platform_smt_enabled": true,
+		"reported_tcb_bootloader": int64(10), "reported_tcb_tee": int64(0),
+		"reported_tcb_snp": int64(23), "reported_tcb_microcode": int64(25),
+		"policy_abi_major": int64(0), "policy_abi_minor": int64(31),
+		"policy_smt_allowed": true, "policy_migrate_ma": false, "policy_debug_allowed": false,
+		"policy_single_socket": false, "platform_tsme_enabled": false, "platform_smt_enabled": true,
 	}}
 }
 
@@ -96,7 +105,8 @@ func defaultPolicy(t testing.TB) *Policy {
 
 func TestDefaultPolicyAffirmsWhatTheOwnerRegistered(t *testing.T) {
 	p := defaultPolicy(t)
-	evidence := Evidence{Claims: snpClaims(), RuntimeData: map[string]any{"nonce": "n"}, InitDataClaims: map[string]any{"f": "x"}}
+	evidence := Evidence{Claims: snpClaims(), RuntimeData: map[string]any{"nonce": "n"},
+		InitDataClaims: map[string]any{"f": "x"}}
 	for name, c := range map[string]struct {
 		references map[string]any
 		want       ear.Claim
@@ -105,11 +115,13 @@ func TestDefaultPolicyAffirmsWhatTheOwnerRegistered(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := (ear.Vector{Executables: 3, Hardware: 2, Configuration: c.want}); s.Vector != want || s.Status != ear.Affirming {
+		if want := (ear.Vector{Executables: 3, Hardware: 2, Configuration: c.want}); s.Vector != want ||
+			s.Status != ear.Affirming {
 			t.Errorf("%s: %v, %+v; want %+v", name, s.Status, s.Vector, want)
 		}
 		other, ok := s.Extensions[UnauthorisedInitData].(map[string]any)
-		if want := (ear.Vector{Executables: 3, Hardware: 2, Configuration: 36}); !ok || other["ear.status"] != ear.Warning ||
+		if want := (ear.Vector{Executables: 3, Hardware: 2, Configuration: 36}); !ok ||
+			other["ear.status"] != ear.Warning ||
 			*other["ear.trustworthiness-vector"].(*ear.Vector) != want {
 			t.Errorf("%s: with other init-data: %v", name, other)
 		}
@@ -152,12 +164,16 @@ func TestAttackDefaultPolicy(t *testing.T) {
 		"TCB not registered":         {without("snp_tee_svn"), ear.Contraindicated},
 		"debug allowed":              {claim("policy_debug_allowed", true), ear.Warning},
 		"migration allowed":          {claim("policy_migrate_ma", true), ear.Warning},
-		"debug not claimed":          {func(c *attest.Claims, _ map[string]any) { delete(c.Values, "policy_debug_allowed") }, ear.Warning},
-		"bound, unauthorised data":   {claim("init_data", strings.Repeat("ab", 32)), ear.Warning},
-		"no init-data":               {claim("init_data", strings.Repeat("00", 32)), ear.Warning},
-		"init-data not registered":   {without("init_data"), ear.Warning},
-		"an unknown platform":        {func(c *attest.Claims, _ map[string]any) { c.TEE = "unheard-of" }, ear.Contraindicated},
-		"the sample platform":        {func(c *attest.Claims, _ map[string]any) { c.TEE = attest.Sample }, ear.Contraindicated},
+		"debug not claimed": {func(c *attest.Claims, _ map[string]any) {
+			delete(c.Values, "policy_debug_allowed")
+		}, ear.Warning},
+		"bound, unauthorised data": {claim("init_data", strings.Repeat("ab", 32)), ear.Warning},
+		"no init-data":             {claim("init_data", strings.Repeat("00", 32)), ear.Warning},
+		"init-data not registered": {without("init_data"), ear.Warning},
+		"an unknown platform": {func(c *attest.Claims, _ map[string]any) { c.TEE = "unheard-of" },
+			ear.Contraindicated},
+		"the sample platform": {func(c *attest.Claims, _ map[string]any) { c.TEE = attest.Sample },
+			ear.Contraindicated},
 	} {
 		t.Run(name, func(t *testing.T) {
 			claims, refs := snpClaims(), references()
@@ -195,7 +211,8 @@ func TestIdentifiers(t *testing.T) {
 	data := `{"containers":[{"OCI":{"Annotations":{"io.kubernetes.cri.image-name":"bitnami/nginx:latest"},"Process":{"User":{"UID":65535}}}},
 		{"OCI":{"Annotations":{},"Process":{"User":{"UID":1001}}}}]}`
 	claims := InitDataClaims(&initdata.Data{Files: map[string]string{initdata.AgentPolicy: "package x\npolicy_data := " + data + "\n"}})
-	s, err := p.Appraise(t.Context(), Evidence{Claims: snpClaims(), InitDataClaims: claims}, snapshot(t, references()), now)
+	s, err := p.Appraise(t.Context(), Evidence{Claims: snpClaims(), InitDataClaims: claims},
+		snapshot(t, references()), now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +221,8 @@ func TestIdentifiers(t *testing.T) {
 		t.Errorf("%s, %v; want %s", got, err, want)
 	}
 	s, err = p.Appraise(t.Context(), Evidence{Claims: snpClaims()}, snapshot(t, references()), now)
-	if got, _ := json.Marshal(s.Extensions["ear.trustee.identifiers"]); err != nil || string(got) != `{"validated":{}}` {
+	if got, _ := json.Marshal(s.Extensions["ear.trustee.identifiers"]); err != nil ||
+		string(got) != `{"validated":{}}` {
 		t.Errorf("without init-data: %s, %v", got, err)
 	}
 }
@@ -214,17 +232,18 @@ func TestPoliciesWithoutAUsableAnswer(t *testing.T) {
 		text string
 		fine bool
 	}{
-		"no trust claims":       {`package policy`, true},
-		"another package":       {"package other\ntrust_claims := {\"hardware\": 2}", true},
-		"empty":                 {"package policy\ntrust_claims := {}", false},
-		"unknown name":          {"package policy\ntrust_claims := {\"hardwear\": 2}", false},
-		"not an integer":        {"package policy\ntrust_claims := {\"hardware\": 2.5}", false},
-		"too large":             {"package policy\ntrust_claims := {\"hardware\": 128}", false},
-		"a string":              {"package policy\ntrust_claims := \"affirming\"", false},
-		"conflict":              {"package policy\ntrust_claims := {\"hardware\": 2}\ntrust_claims := {\"hardware\": 3} if input.snp", false},
-		"extension unnamed":     {"package policy\nextensions := [{\"value\": 1}]", false},
-		"extension of our name": {"package policy\nextensions := [{\"name\": \"" + UnauthorisedInitData + "\", \"value\": 1}]", false},
-		"extensions no array":   {"package policy\nextensions := {}", false},
+		"no trust claims":   {`package policy`, true},
+		"another package":   {"package other\ntrust_claims := {\"hardware\": 2}", true},
+		"empty":             {"package policy\ntrust_claims := {}", false},
+		"unknown name":      {"package policy\ntrust_claims := {\"hardwear\": 2}", false},
+		"not an integer":    {"package policy\ntrust_claims := {\"hardware\": 2.5}", false},
+		"too large":         {"package policy\ntrust_claims := {\"hardware\": 128}", false},
+		"a string":          {"package policy\ntrust_claims := \"affirming\"", false},
+		"conflict":          {"package policy\ntrust_claims := {\"hardware\": 2}\ntrust_claims := {\"hardware\": 3} if input.snp", false},
+		"extension unnamed": {"package policy\nextensions := [{\"value\": 1}]", false},
+		"extension of our name": {"package policy\nextensions := [{\"name\": \"" + UnauthorisedInitData +
+			"\", \"value\": 1}]", false},
+		"extensions no array": {"package policy\nextensions := {}", false},
 	} {
 		p, err := Compile(t.Context(), c.text)
 		if err != nil {
@@ -242,7 +261,8 @@ func TestPoliciesWithoutAUsableAnswer(t *testing.T) {
 
 func TestInitDataClaims(t *testing.T) {
 	got := InitDataClaims(&initdata.Data{Files: map[string]string{
-		"aa.toml": "[token_configs.kbs]\nurl = \"https://x\"\nt = 2026-01-02T03:04:05Z\nn = nan\nlist = [1, 2.5]\n", "cdh.toml": "not [ toml",
+		"aa.toml":    "[token_configs.kbs]\nurl = \"https://x\"\nt = 2026-01-02T03:04:05Z\nn = nan\nlist = [1, 2.5]\n",
+		"cdh.toml":   "not [ toml",
 		"other.toml": "a = 1", "policy.rego": "package agent_policy\npolicy_data := {\"a\": 1}\n",
 	}})
 	want := map[string]any{
@@ -254,9 +274,11 @@ func TestInitDataClaims(t *testing.T) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
 	for name, text := range map[string]string{
-		"no data": "package p", "text after it": "policy_data := {} x", "not JSON": "policy_data := {a}", "nested too deep": "",
+		"no data": "package p", "text after it": "policy_data := {} x", "not JSON": "policy_data := {a}",
+		"nested too deep": "",
 	} {
-		got := InitDataClaims(&initdata.Data{Files: map[string]string{initdata.AgentPolicy: text, initdata.AgentConfig: strings.Repeat("a.", 100) + "a = 1"}})
+		got := InitDataClaims(&initdata.Data{Files: map[string]string{initdata.AgentPolicy: text,
+			initdata.AgentConfig: strings.Repeat("a.", 100) + "a = 1"}})
 		if got[initdata.AgentPolicy] != text || got[agentPolicyClaims] != nil {
 			t.Errorf("%s: %v", name, got)
 		}
@@ -270,7 +292,8 @@ func FuzzInitDataClaims(f *testing.F) {
 	f.Add("a = 1", "policy_data := {\"a\": [1]}")
 	f.Add("a = inf\nb = 1979-05-27T07:32:00", "policy_data := {")
 	f.Fuzz(func(t *testing.T, config, agentPolicy string) {
-		claims := InitDataClaims(&initdata.Data{Files: map[string]string{initdata.AgentConfig: config, initdata.AgentPolicy: agentPolicy}})
+		claims := InitDataClaims(&initdata.Data{Files: map[string]string{initdata.AgentConfig: config,
+			initdata.AgentPolicy: agentPolicy}})
 		if _, err := json.Marshal(claims); err != nil {
 			t.Errorf("the claims are not JSON: %v", err)
 		}
@@ -280,7 +303,8 @@ func FuzzInitDataClaims(f *testing.F) {
 func BenchmarkAppraise(b *testing.B) {
 	p := defaultPolicy(b)
 	refs := snapshot(b, settings())
-	evidence := Evidence{Claims: snpClaims(), RuntimeData: map[string]any{"nonce": "n"}, InitDataClaims: map[string]any{"f": "x"}}
+	evidence := Evidence{Claims: snpClaims(), RuntimeData: map[string]any{"nonce": "n"},
+		InitDataClaims: map[string]any{"f": "x"}}
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := p.Appraise(b.Context(), evidence, refs, now); err != nil {

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# How evidence of a whole guest is appraised unless the owner sets another policy with the id default_cpu. Names of claims and reference
-# values are those that existing policies use. A claim starts at the value that says "not known to be good"; only a rule that names the
-# platform and compares with what the owner registered makes it better. For a platform without rules, hardware stays contraindicated.
+# How evidence of a whole guest is appraised unless the owner sets another policy with the id default_cpu. Names of
+# claims and reference values are those that existing policies use. A claim starts at the value that says "not known
+# to be good"; only a rule that names the platform and compares with what the owner registered makes it better. For a
+# platform without rules, hardware stays contraindicated.
 #
-# Configuration is rated affirming only if the digest of the guest's init-data is a reference value: that it is bound to the guest does not
-# say that the owner wants it, since the host chooses it.
+# Configuration is rated affirming only if the digest of the guest's init-data is a reference value: that it is bound
+# to the guest does not say that the owner wants it, since the host chooses it.
 package policy
 
 import rego.v1

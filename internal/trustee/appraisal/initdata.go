@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// policyDataMarker is the text at which a generated agent policy's data begins: JSON from the brace to the end of the file.
+	// policyDataMarker is the text at which a generated agent policy's data begins: JSON from the brace to the end of
+	// the file.
 	policyDataMarker = "policy_data := {"
 	// agentPolicyClaims is the name of that data among the claims.
 	agentPolicyClaims = "agent_policy_claims"
@@ -21,8 +22,9 @@ const (
 	maxDepth = 64
 )
 
-// InitDataClaims shows init-data to policies (spec/trustee.md §1.6): its files by name, configuration files as objects, and of an agent policy
-// the data, under agent_policy_claims, when it can be told apart. What cannot be parsed stays text.
+// InitDataClaims shows init-data to policies (spec/trustee.md §1.6): its files by name, configuration files as
+// objects, and of an agent policy the data, under agent_policy_claims, when it can be told apart. What cannot be
+// parsed stays text.
 func InitDataClaims(d *initdata.Data) map[string]any {
 	claims := make(map[string]any, len(d.Files))
 	for name, text := range d.Files {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package audit writes down what the trustee decided, about what evidence, under which policy, and why, in an append-only chain: each record
-// carries the hash of the one before it, so a record cannot be changed, removed or put in between without all later hashes changing; that
-// records were cut off the end, the store notices by its sealed note of the last one.
+// Package audit writes down what the trustee decided, about what evidence, under which policy, and why, in an
+// append-only chain: each record carries the hash of the one before it, so a record cannot be changed, removed or put
+// in between without all later hashes changing; that records were cut off the end, the store notices by its sealed
+// note of the last one.
 //
-// A record is part of the transaction that carries out what it tells of. What is recorded was authenticated, by a hardware signature, a
-// token or an administrator's key: see Budget for what follows from that. The package trusts the store; it does not protect the chain from
-// one who holds the store's key, which is why owners can fetch it and keep the last hash they saw.
+// A record is part of the transaction that carries out what it tells of. What is recorded was authenticated, by a
+// hardware signature, a token or an administrator's key: see Budget for what follows from that. The package trusts
+// the store; it does not protect the chain from one who holds the store's key, which is why owners can fetch it and
+// keep the last hash they saw.
 package audit
 
 import (
@@ -23,8 +25,9 @@ import (
 	"github.com/nacre-project/nacre/kbs"
 )
 
-// Record is one record, in the form in which owners get it. Its canonical bytes are its JSON without the member "hash", members in the order
-// of the type; Hash is their SHA-256 in hex, and Prev the hash of the record before, empty in the first.
+// Record is one record, in the form in which owners get it. Its canonical bytes are its JSON without the member
+// "hash", members in the order of the type; Hash is their SHA-256 in hex, and Prev the hash of the record before,
+// empty in the first.
 type Record = kbs.AuditRecord
 
 // What a record tells of.
@@ -53,7 +56,8 @@ func Append(tx *store.Tx, r *Record) error {
 	return tx.Append(func(id int64, previous []byte) ([]byte, []byte, error) {
 		r.ID, r.Prev, r.Hash = id, hex.EncodeToString(previous), ""
 		r.Time = r.Time.UTC().Round(0)
-		for _, s := range []*string{&r.RequestID, &r.Event, &r.Decision, &r.Code, &r.TEE, &r.Root, &r.Measurement, &r.InitData, &r.Resource,
+		for _, s := range []*string{&r.RequestID, &r.Event, &r.Decision, &r.Code, &r.TEE, &r.Root, &r.Measurement,
+			&r.InitData, &r.Resource,
 			&r.Policy, &r.TokenID} {
 			*s = clean(*s, maxText)
 		}
@@ -109,8 +113,8 @@ var ErrBroken = errors.New("the audit chain is broken")
 // page is how many records Verify reads at a time.
 const page = 1000
 
-// Verify walks the whole chain and returns the number of records and the last hash, or an error that wraps ErrBroken and names the first
-// record that is wrong.
+// Verify walks the whole chain and returns the number of records and the last hash, or an error that wraps ErrBroken
+// and names the first record that is wrong.
 func Verify(ctx context.Context, s *store.Store) (records int64, head string, err error) {
 	// The end is read first: records that come while the chain is walked are beyond it.
 	last, lastDigest, err := s.Head(ctx)

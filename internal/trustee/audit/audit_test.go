@@ -37,7 +37,8 @@ func write(t *testing.T, s *store.Store, r *Record) {
 }
 
 func record(detail string) *Record {
-	return &Record{Time: time.Date(2026, 1, 2, 3, 4, 5, 678, time.FixedZone("", 3600)), RequestID: "r", Event: EventRelease, Decision: Refused,
+	return &Record{Time: time.Date(2026, 1, 2, 3, 4, 5, 678, time.FixedZone("", 3600)), RequestID: "r",
+		Event: EventRelease, Decision: Refused,
 		Code: "policy_denied", TEE: "snp", Simulated: true, Root: "AMD <ARK>", Resource: "a/b/c", Detail: detail}
 }
 
@@ -90,7 +91,8 @@ func TestForeignTextIsCutAndCleaned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := list[0]; len(got.Detail) > maxDetail+3 || len(got.Code) > maxText+3 || got.Resource != "bad \uFFFD utf-8" {
+	if got := list[0]; len(got.Detail) > maxDetail+3 || len(got.Code) > maxText+3 ||
+		got.Resource != "bad \uFFFD utf-8" {
 		t.Errorf("stored: detail %d bytes, code %d bytes, resource %q", len(got.Detail), len(got.Code), got.Resource)
 	}
 	if _, _, err := Verify(t.Context(), s); err != nil {
@@ -112,8 +114,9 @@ func TestAttackChangeTheTrail(t *testing.T) {
 	raw, _ := hex.DecodeString(forgedBody)
 	digest := sha256.Sum256(raw)
 	for name, change := range map[string]string{
-		"a record changed":                   `UPDATE log SET body = x'` + forgedBody + `' WHERE id = 2`,
-		"a record changed, hash fitting":     `UPDATE log SET body = x'` + forgedBody + `', digest = x'` + hex.EncodeToString(digest[:]) + `' WHERE id = 2`,
+		"a record changed": `UPDATE log SET body = x'` + forgedBody + `' WHERE id = 2`,
+		"a record changed, hash fitting": `UPDATE log SET body = x'` + forgedBody + `', digest = x'` +
+			hex.EncodeToString(digest[:]) + `' WHERE id = 2`,
 		"a record removed":                   `DELETE FROM log WHERE id = 2`,
 		"records exchanged":                  `UPDATE log SET id = -1 WHERE id = 1; UPDATE log SET id = 1 WHERE id = 2; UPDATE log SET id = 2 WHERE id = -1`,
 		"a record replaced by the one after": `UPDATE log SET body = (SELECT body FROM log WHERE id = 3), digest = (SELECT digest FROM log WHERE id = 3) WHERE id = 2`,

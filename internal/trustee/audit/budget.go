@@ -9,11 +9,12 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// Budget bounds how often one genuine piece of evidence is recorded as refused. Evidence is public once it was sent: anybody can send it
-// again, and each time its hardware signature is valid. Without a bound, one old report would fill a disk.
+// Budget bounds how often one genuine piece of evidence is recorded as refused. Evidence is public once it was sent:
+// anybody can send it again, and each time its hardware signature is valid. Without a bound, one old report would
+// fill a disk.
 //
-// A new piece of evidence needs a new hardware signature, so the number of pieces is bounded by who has the hardware; what is remembered of
-// them is bounded by the number of pieces.
+// A new piece of evidence needs a new hardware signature, so the number of pieces is bounded by who has the hardware;
+// what is remembered of them is bounded by the number of pieces.
 type Budget struct {
 	mu     sync.Mutex
 	seen   *lru.Cache[string, *window]
@@ -26,7 +27,8 @@ type window struct {
 	count int
 }
 
-// NewBudget returns a budget of limit records in a period for each piece of evidence, of which it remembers the given number.
+// NewBudget returns a budget of limit records in a period for each piece of evidence, of which it remembers the given
+// number.
 func NewBudget(pieces, limit int, period time.Duration) (*Budget, error) {
 	seen, err := lru.New[string, *window](pieces)
 	if err != nil {

@@ -75,22 +75,25 @@ func (b *Broker) cookie(s session) (*http.Cookie, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal the session: %w", err)
 	}
-	return &http.Cookie{Name: kbs.SessionCookie, Value: value, Path: "/kbs", Expires: s.expires, HttpOnly: true, Secure: b.secureCookie,
-		SameSite: http.SameSiteStrictMode}, nil
+	return &http.Cookie{Name: kbs.SessionCookie, Value: value, Path: "/kbs", Expires: s.expires,
+		HttpOnly: true, Secure: b.secureCookie, SameSite: http.SameSiteStrictMode}, nil
 }
 
 // session opens the session of a request's cookie.
 func (b *Broker) session(c *call) (session, error) {
 	cookie, err := c.http.Cookie(kbs.SessionCookie)
 	if err != nil {
-		return session{}, fail(http.StatusUnauthorized, variantAttestation, codeSessionMissing, attestDetail+"there is no session cookie")
+		return session{}, fail(http.StatusUnauthorized, variantAttestation, codeSessionMissing,
+			attestDetail+"there is no session cookie")
 	}
 	s, err := b.cookies.open(cookie.Value)
 	switch {
 	case errors.Is(err, errExpired):
-		return session{}, fail(http.StatusUnauthorized, variantAttestation, codeSessionExpired, attestDetail+"the session has expired").because(err)
+		return session{}, fail(http.StatusUnauthorized, variantAttestation, codeSessionExpired,
+			attestDetail+"the session has expired").because(err)
 	case err != nil:
-		return session{}, fail(http.StatusUnauthorized, variantAttestation, codeSessionInvalid, attestDetail+"the session is unknown").because(err)
+		return session{}, fail(http.StatusUnauthorized, variantAttestation, codeSessionInvalid,
+			attestDetail+"the session is unknown").because(err)
 	}
 	return s, nil
 }
@@ -120,7 +123,8 @@ func (b *Broker) attest(ctx context.Context, c *call) (*reply, error) {
 		return nil, badRequest(variantSerde, err)
 	}
 	if len(a.TEEEvidence.Primary) > maxEvidence {
-		return nil, fail(http.StatusRequestEntityTooLarge, variantAttestation, codeTooLarge, attestDetail+"the evidence is too large")
+		return nil, fail(http.StatusRequestEntityTooLarge, variantAttestation, codeTooLarge,
+			attestDetail+"the evidence is too large")
 	}
 	want, claims, err := b.expect(s, a)
 	if err != nil {
@@ -136,7 +140,8 @@ func (b *Broker) attest(ctx context.Context, c *call) (*reply, error) {
 }
 
 func unsupported(reason string) *failure {
-	return fail(http.StatusUnauthorized, variantAttestation, string(attest.CodeEvidenceUnsupported), attestDetail+reason)
+	return fail(http.StatusUnauthorized, variantAttestation, string(attest.CodeEvidenceUnsupported),
+		attestDetail+reason)
 }
 
 // slot waits until fewer than the most attestations are verified at the same time.
@@ -149,21 +154,23 @@ func (b *Broker) slot(ctx context.Context) (free func(), err error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-timer.C:
-		f := fail(http.StatusServiceUnavailable, variantAttestation, codeBusy, "too many attestations at the same time; try again")
+		f := fail(http.StatusServiceUnavailable, variantAttestation, codeBusy,
+			"too many attestations at the same time; try again")
 		f.retryAfter = time.Second
 		return nil, f
 	}
 }
 
-// expect says what the evidence must be bound to: this session's nonce, the guest's key, and the init-data that came along. It returns the
-// init-data's claims, nil when none came.
+// expect says what the evidence must be bound to: this session's nonce, the guest's key, and the init-data that came
+// along. It returns the init-data's claims, nil when none came.
 func (b *Broker) expect(s session, a *kbs.Attestation) (attest.Expected, map[string]any, error) {
 	if subtle.ConstantTimeCompare([]byte(a.RuntimeData.Nonce), []byte(s.challenge())) != 1 {
 		return attest.Expected{}, nil, fail(http.StatusUnauthorized, variantAttestation, codeNonceMismatch,
 			attestDetail+"the nonce is not this session's")
 	}
 	if more := a.TEEEvidence.Additional; more != "" && more != "{}" {
-		return attest.Expected{}, nil, unsupported("additional evidence of devices is not accepted yet; send primary evidence only")
+		return attest.Expected{}, nil, unsupported("additional evidence of devices is not accepted yet; send " +
+			"primary evidence only")
 	}
 	digest, err := kbs.ReportData(a.RuntimeData.Nonce, a.RuntimeData.TEEPubKey, a.TEEEvidence.Additional)
 	if err != nil {
@@ -184,8 +191,10 @@ func (b *Broker) expect(s session, a *kbs.Attestation) (attest.Expected, map[str
 	return want, appraisal.InitDataClaims(parsed), nil
 }
 
-// refuseEvidence records refused evidence, as far as it was authentic and not seen too often, and says what the client is told.
-func (b *Broker) refuseEvidence(ctx context.Context, c *call, s session, p Platform, a *kbs.Attestation, cause error) error {
+// refuseEvidence records refused evidence, as far as it was authentic and not seen too often, and says what the
+// client is told.
+func (b *Broker) refuseEvidence(ctx context.Context, c *call, s session, p Platform, a *kbs.Attestation,
+	cause error) error {
 	f := attestFailure(cause)
 	b.metrics.refused.WithLabelValues(string(s.tee), refusedCode(f.code)).Inc()
 	recorded := false
@@ -193,7 +202,8 @@ func (b *Broker) refuseEvidence(ctx context.Context, c *call, s session, p Platf
 		description, authentic := p.Describe(a.TEEEvidence.Primary, attest.Code(f.code))
 		if authentic && b.refused.Spend(description.Identity, b.now()) {
 			recorded = true
-			r := &audit.Record{Time: b.now(), RequestID: c.id, Event: audit.EventAttest, Decision: audit.Refused, Code: f.code, TEE: string(s.tee),
+			r := &audit.Record{Time: b.now(), RequestID: c.id, Event: audit.EventAttest, Decision: audit.Refused,
+				Code: f.code, TEE: string(s.tee),
 				Measurement: description.Measurement, InitData: description.InitData, Detail: cause.Error()}
 			if description.Origin != nil {
 				r.Root, r.Simulated = description.Origin(ctx)
@@ -210,7 +220,8 @@ func (b *Broker) refuseEvidence(ctx context.Context, c *call, s session, p Platf
 }
 
 // accept appraises verified evidence, and uses up the nonce, keeps the token and records it in one transaction.
-func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestation, verified *attest.Claims, initData map[string]any) (*reply, error) {
+func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestation, verified *attest.Claims,
+	initData map[string]any) (*reply, error) {
 	policy, err := b.policies.appraisal(verified.Class)
 	if err != nil {
 		return nil, err
@@ -240,11 +251,13 @@ func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestat
 		Submods:  map[string]ear.Submod{string(verified.Class) + "0": submod},
 	})
 	if err != nil { // the one way in which signing fails is that the claims, the init-data's among them, are too many
-		return nil, fail(http.StatusRequestEntityTooLarge, variantAttestation, codeTooLarge, attestDetail+"its claims do not fit into a token").because(err)
+		return nil, fail(http.StatusRequestEntityTooLarge, variantAttestation, codeTooLarge,
+			attestDetail+"its claims do not fit into a token").because(err)
 	}
 	record := audit.Record{Time: now, RequestID: c.id, Event: audit.EventAttest, TEE: string(s.tee),
-		Simulated: verified.Simulated, Root: verified.Root, Measurement: text(verified.Values, "measurement"), InitData: text(verified.Values, "init_data"),
-		Policy: policyName(appraisal.PolicyID(verified.Class), submod.PolicyDigest)}
+		Simulated: verified.Simulated, Root: verified.Root, Measurement: text(verified.Values, "measurement"),
+		InitData: text(verified.Values, "init_data"),
+		Policy:   policyName(appraisal.PolicyID(verified.Class), submod.PolicyDigest)}
 	used := false
 	err = b.commit(ctx, func(tx *store.Tx) error {
 		r := record
@@ -253,7 +266,8 @@ func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestat
 			if !b.refused.Spend("nonce "+s.key(), now) {
 				return nil
 			}
-			r.Decision, r.Code, r.Detail = audit.Refused, codeNonceUsed, "the session's nonce was used by evidence that was accepted before"
+			r.Decision, r.Code, r.Detail = audit.Refused, codeNonceUsed,
+				"the session's nonce was used by evidence that was accepted before"
 			return audit.Append(tx, &r)
 		} else if err != nil {
 			return err
@@ -266,10 +280,12 @@ func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestat
 	}
 	if used {
 		b.metrics.refused.WithLabelValues(string(s.tee), codeNonceUsed).Inc()
-		return nil, fail(http.StatusUnauthorized, variantAttestation, codeNonceUsed, attestDetail+"the session was used already; ask for a new one")
+		return nil, fail(http.StatusUnauthorized, variantAttestation, codeNonceUsed,
+			attestDetail+"the session was used already; ask for a new one")
 	}
 	b.metrics.accepted.WithLabelValues(string(s.tee)).Inc()
-	b.log.LogAttrs(ctx, slog.LevelInfo, "attested", slog.String("tee", string(s.tee)), slog.String("status", submod.Status.String()),
+	b.log.LogAttrs(ctx, slog.LevelInfo, "attested", slog.String("tee", string(s.tee)),
+		slog.String("status", submod.Status.String()),
 		slog.Bool("simulated", verified.Simulated), slog.String("token_id", id))
 	answer, err := jsonReply(kbs.TokenResponse{Token: token})
 	if err != nil {
@@ -287,7 +303,9 @@ func newTokenID() string {
 
 // members is a key as an object of its known members.
 func members(key kbs.JWK) map[string]any {
-	all := map[string]string{"kty": key.KTY, "alg": key.ALG, "crv": key.CRV, "x": key.X, "y": key.Y, "n": key.N, "e": key.E}
+	all := map[string]string{
+		"kty": key.KTY, "alg": key.ALG, "crv": key.CRV, "x": key.X, "y": key.Y, "n": key.N, "e": key.E,
+	}
 	out := map[string]any{}
 	for name, value := range all {
 		if value != "" {
@@ -307,6 +325,6 @@ func policyName(id, digest string) string { return id + "@sha256:" + digest[:min
 
 // describe says in one line how evidence was rated.
 func describe(s ear.Submod) string {
-	return fmt.Sprintf("appraised as %s: executables %d, hardware %d, configuration %d", s.Status, s.Vector.Executables, s.Vector.Hardware,
-		s.Vector.Configuration)
+	return fmt.Sprintf("appraised as %s: executables %d, hardware %d, configuration %d", s.Status,
+		s.Vector.Executables, s.Vector.Hardware, s.Vector.Configuration)
 }

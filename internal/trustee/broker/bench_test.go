@@ -25,7 +25,8 @@ func (s *trustee) handle(b *testing.B, method, path string, body []byte, change 
 	}
 }
 
-// measure starts the clock, and returns what reports the processor time since: unlike time, it says the same on a busy machine.
+// measure starts the clock, and returns what reports the processor time since: unlike time, it says the same on a
+// busy machine.
 func measure(b *testing.B) func() {
 	spent := func() int64 {
 		var u syscall.Rusage

@@ -26,8 +26,9 @@ import (
 // Platform is a kind of evidence that is accepted.
 type Platform struct {
 	Verifier attest.Verifier
-	// Describe says what evidence is that the verifier refused with a code. It answers false when the code does not mean that the evidence's
-	// hardware signature was found valid: then nothing is known of it, and nothing is recorded.
+	// Describe says what evidence is that the verifier refused with a code. It answers false when the code does not
+	// mean that the evidence's hardware signature was found valid: then nothing is known of it, and nothing is
+	// recorded.
 	Describe func(evidence json.RawMessage, code attest.Code) (Description, bool)
 }
 
@@ -36,7 +37,8 @@ type Description struct {
 	Identity    string // the same for the same signed bytes, whatever envelope they come in
 	Measurement string // hex
 	InitData    string // hex
-	// Origin says what the evidence's chain of signatures ended in, where that can still be told. It costs as much as a verification.
+	// Origin says what the evidence's chain of signatures ended in, where that can still be told. It costs as much as
+	// a verification.
 	Origin func(context.Context) (root string, simulated bool)
 }
 
@@ -117,9 +119,12 @@ func New(ctx context.Context, c Config) (*Broker, error) {
 	if c.Store == nil || c.Admin == nil || c.Log == nil {
 		return nil, errors.New("a broker needs a store, an administrators' authenticator and a log")
 	}
-	b := &Broker{store: c.Store, platforms: c.Platforms, plugins: c.Plugins, resources: c.Resources, log: c.Log, now: c.Now,
-		sessionLifetime: c.SessionLifetime, tokenLifetime: c.TokenLifetime, bodyLimit: c.BodyLimit, secureCookie: !c.UnsafePlainHTTP,
-		metrics: newMetrics(c.SimulatedRoots), logged: rate.NewLimiter(refusalLines, refusalLineBurst)}
+	b := &Broker{
+		store: c.Store, platforms: c.Platforms, plugins: c.Plugins, resources: c.Resources,
+		sessionLifetime: c.SessionLifetime, tokenLifetime: c.TokenLifetime, bodyLimit: c.BodyLimit,
+		secureCookie: !c.UnsafePlainHTTP, now: c.Now, log: c.Log,
+		logged: rate.NewLimiter(refusalLines, refusalLineBurst), metrics: newMetrics(c.SimulatedRoots),
+	}
 	if b.now == nil {
 		b.now = time.Now
 	}
@@ -187,7 +192,9 @@ func (b *Broker) openSigner(ctx context.Context) error {
 // register names every route.
 func (b *Broker) register() {
 	r := b.router
-	r.public(http.MethodGet, "/healthz", func(context.Context, *call) (*reply, error) { return &reply{contentType: "text/plain"}, nil })
+	r.public(http.MethodGet, "/healthz", func(context.Context, *call) (*reply, error) {
+		return &reply{contentType: "text/plain"}, nil
+	})
 	r.public(http.MethodGet, "/metrics", func(context.Context, *call) (*reply, error) { return b.metrics.text() })
 	r.public(http.MethodGet, "/.well-known/jwks.json", func(context.Context, *call) (*reply, error) {
 		return &reply{contentType: typeJSON, body: b.jwks}, nil
@@ -211,7 +218,8 @@ func (b *Broker) register() {
 	r.administrators(http.MethodGet, adminPrefix+"audit/verify", b.verifyAudit)
 }
 
-// commit runs a transaction even when the client is gone: the record of what was decided does not depend on who waits for it.
+// commit runs a transaction even when the client is gone: the record of what was decided does not depend on who waits
+// for it.
 func (b *Broker) commit(ctx context.Context, change func(*store.Tx) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()

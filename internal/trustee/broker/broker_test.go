@@ -33,9 +33,10 @@ func TestTheWayOfOneSecret(t *testing.T) {
 		defer client.Close()
 		key := teeKey(t, algorithm)
 		processor := ours.Launch(launchOf(t, initDataText))
-		token, err := client.Attest(t.Context(), attest.SNP, key, func(_ context.Context, reportData []byte) (json.RawMessage, error) {
-			return processor.Evidence(reportData)
-		}, &kbs.InitData{Format: kbs.InitDataFormat, Body: initDataText})
+		token, err := client.Attest(t.Context(), attest.SNP, key,
+			func(_ context.Context, reportData []byte) (json.RawMessage, error) {
+				return processor.Evidence(reportData)
+			}, &kbs.InitData{Format: kbs.InitDataFormat, Body: initDataText})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,14 +56,20 @@ func TestTheWayOfOneSecret(t *testing.T) {
 	}
 	for i := 0; i < len(trail); i += 2 {
 		attested, released := trail[i], trail[i+1]
-		if attested.Event != "attest" || attested.Decision != "accepted" || attested.TEE != "snp" || !attested.Simulated || attested.Root == "" ||
-			attested.Measurement != hexOf(measurement[:]) || attested.InitData != hexDigest(t, initDataText) || attested.TokenID == "" ||
-			!strings.HasPrefix(attested.Policy, "default_cpu@sha256:") || !strings.Contains(attested.Detail, "affirming") {
+		if attested.Event != "attest" || attested.Decision != "accepted" || attested.TEE != "snp" ||
+			!attested.Simulated || attested.Root == "" ||
+			attested.Measurement != hexOf(measurement[:]) || attested.InitData != hexDigest(t, initDataText) ||
+			attested.TokenID == "" ||
+			!strings.HasPrefix(attested.Policy, "default_cpu@sha256:") ||
+			!strings.Contains(attested.Detail, "affirming") {
 			t.Errorf("attested: %+v", attested)
 		}
-		if released.Event != "release" || released.Decision != "released" || released.Resource != "kbs:///"+secretPath ||
-			released.TokenID != attested.TokenID || released.Measurement != attested.Measurement || released.InitData != attested.InitData ||
-			released.Root != attested.Root || released.TEE != "snp" || !released.Simulated || !strings.HasPrefix(released.Policy, "resource-policy@sha256:") {
+		if released.Event != "release" || released.Decision != "released" ||
+			released.Resource != "kbs:///"+secretPath ||
+			released.TokenID != attested.TokenID || released.Measurement != attested.Measurement ||
+			released.InitData != attested.InitData ||
+			released.Root != attested.Root || released.TEE != "snp" || !released.Simulated ||
+			!strings.HasPrefix(released.Policy, "resource-policy@sha256:") {
 			t.Errorf("released: %+v", released)
 		}
 	}
@@ -104,7 +111,8 @@ func TestCookieAttributes(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	var challenge kbs.Challenge
-	if err := json.Unmarshal(a.body, &challenge); err != nil || len(challenge.Nonce) != 44 || string(challenge.ExtraParams) != `""` {
+	if err := json.Unmarshal(a.body, &challenge); err != nil || len(challenge.Nonce) != 44 ||
+		string(challenge.ExtraParams) != `""` {
 		t.Errorf("%s, %v", a.body, err)
 	}
 }
@@ -130,7 +138,8 @@ func TestTokenContent(t *testing.T) {
 	}
 	runtimeData, _ := cpu.Evidence[ear.RuntimeDataClaims].(map[string]any)
 	initData, _ := cpu.Evidence[ear.InitDataClaims].(map[string]any)
-	if runtimeData["nonce"] != a.nonce || cpu.Evidence["init_data"] != hexDigest(t, initDataText) || initData["aa.toml"] == nil {
+	if runtimeData["nonce"] != a.nonce || cpu.Evidence["init_data"] != hexDigest(t, initDataText) ||
+		initData["aa.toml"] == nil {
 		t.Errorf("annotated evidence: %v", cpu.Evidence)
 	}
 	key, err := token.TEEPublicKey()
@@ -192,26 +201,43 @@ func TestAttackAttestation(t *testing.T) {
 		deviate func(*attempt)
 		want    outcome
 	}{
-		"nothing":                   {func(*attempt) {}, outcome{200, "", true}},
-		"no cookie":                 {func(a *attempt) { a.cookie = "" }, outcome{401, "session_invalid", false}},
-		"cookie of another trustee": {func(a *attempt) { a.nonce, a.cookie = other.challenge(); a.boundNonce = a.nonce }, outcome{401, "session_invalid", false}},
-		"cookie changed":            {func(a *attempt) { a.cookie = flip(a.cookie) }, outcome{401, "session_invalid", false}},
-		"cookie cut":                {func(a *attempt) { a.cookie = a.cookie[:len(a.cookie)-4] }, outcome{401, "session_invalid", false}},
-		"cookie of another session": {func(a *attempt) { _, a.cookie = s.challenge() }, outcome{401, "nonce_mismatch", false}},
-		"another nonce":             {func(a *attempt) { a.nonce, _ = s.challenge() }, outcome{401, "nonce_mismatch", false}},
-		"no nonce":                  {func(a *attempt) { a.nonce = "" }, outcome{401, "nonce_mismatch", false}},
+		"nothing":   {func(*attempt) {}, outcome{200, "", true}},
+		"no cookie": {func(a *attempt) { a.cookie = "" }, outcome{401, "session_invalid", false}},
+		"cookie of another trustee": {func(a *attempt) {
+			a.nonce, a.cookie = other.challenge()
+			a.boundNonce = a.nonce
+		}, outcome{401, "session_invalid", false}},
+		"cookie changed": {func(a *attempt) { a.cookie = flip(a.cookie) },
+			outcome{401, "session_invalid", false}},
+		"cookie cut": {func(a *attempt) { a.cookie = a.cookie[:len(a.cookie)-4] },
+			outcome{401, "session_invalid", false}},
+		"cookie of another session": {func(a *attempt) { _, a.cookie = s.challenge() },
+			outcome{401, "nonce_mismatch", false}},
+		"another nonce": {func(a *attempt) { a.nonce, _ = s.challenge() },
+			outcome{401, "nonce_mismatch", false}},
+		"no nonce": {func(a *attempt) { a.nonce = "" }, outcome{401, "nonce_mismatch", false}},
 		"evidence of another session": {func(a *attempt) { a.boundNonce, _ = s.challenge() },
 			outcome{401, "report_data_mismatch", true}},
-		"another TEE key":                 {func(a *attempt) { a.key = teeKey(t, kbs.ECDHP256) }, outcome{401, "report_data_mismatch", true}},
-		"another root":                    {func(a *attempt) { a.machine = theirs }, outcome{401, "root_untrusted", false}},
-		"a debuggable guest":              {func(a *attempt) { a.launch.Policy = 0xB0000 }, outcome{401, "debug_enabled", true}},
-		"other init-data than bound":      {func(a *attempt) { a.initData.Body = host }, outcome{401, "init_data_mismatch", true}},
-		"init-data, none bound":           {func(a *attempt) { a.launch = launchOf(t, "") }, outcome{401, "init_data_mismatch", true}},
-		"init-data not TOML":              {func(a *attempt) { a.initData.Body = "{" }, outcome{400, "bad_request", false}},
-		"init-data not of a known format": {func(a *attempt) { a.initData.Format = "json" }, outcome{400, "bad_request", false}},
-		"additional evidence":             {func(a *attempt) { a.additional = `{"nvidia":{}}` }, outcome{401, "evidence_unsupported", false}},
-		"evidence null":                   {func(a *attempt) { a.evidence = json.RawMessage("null") }, outcome{400, "evidence_malformed", false}},
-		"evidence empty":                  {func(a *attempt) { a.evidence = json.RawMessage("{}") }, outcome{400, "evidence_malformed", false}},
+		"another TEE key": {func(a *attempt) { a.key = teeKey(t, kbs.ECDHP256) },
+			outcome{401, "report_data_mismatch", true}},
+		"another root": {func(a *attempt) { a.machine = theirs },
+			outcome{401, "root_untrusted", false}},
+		"a debuggable guest": {func(a *attempt) { a.launch.Policy = 0xB0000 },
+			outcome{401, "debug_enabled", true}},
+		"other init-data than bound": {func(a *attempt) { a.initData.Body = host },
+			outcome{401, "init_data_mismatch", true}},
+		"init-data, none bound": {func(a *attempt) { a.launch = launchOf(t, "") },
+			outcome{401, "init_data_mismatch", true}},
+		"init-data not TOML": {func(a *attempt) { a.initData.Body = "{" },
+			outcome{400, "bad_request", false}},
+		"init-data not of a known format": {func(a *attempt) { a.initData.Format = "json" },
+			outcome{400, "bad_request", false}},
+		"additional evidence": {func(a *attempt) { a.additional = `{"nvidia":{}}` },
+			outcome{401, "evidence_unsupported", false}},
+		"evidence null": {func(a *attempt) { a.evidence = json.RawMessage("null") },
+			outcome{400, "evidence_malformed", false}},
+		"evidence empty": {func(a *attempt) { a.evidence = json.RawMessage("{}") },
+			outcome{400, "evidence_malformed", false}},
 		"evidence huge": {func(a *attempt) { a.evidence = json.RawMessage(`"` + strings.Repeat("x", 1<<20) + `"`) },
 			outcome{413, "too_large", false}},
 		"body huge": {func(a *attempt) { a.evidence = json.RawMessage(`"` + strings.Repeat("x", 2<<20) + `"`) },
@@ -230,7 +256,8 @@ func TestAttackAttestation(t *testing.T) {
 			if len(trail) > 1 || (len(trail) == 1) != c.want.audited {
 				t.Fatalf("%d audit records", len(trail))
 			}
-			if c.want.audited && (trail[0].Code != c.want.code || trail[0].Measurement == "" || trail[0].InitData == "" ||
+			if c.want.audited && (trail[0].Code != c.want.code || trail[0].Measurement == "" ||
+				trail[0].InitData == "" ||
 				strings.HasSuffix(c.want.code, "_mismatch") && (!trail[0].Simulated || trail[0].Root == "") ||
 				c.want.code != "" && (trail[0].RequestID != got.info.RequestID || trail[0].Decision != "refused")) {
 				t.Errorf("audit: %+v", trail[0])
@@ -252,12 +279,14 @@ func flip(s string) string {
 // tellsNothing checks that a refusal is the protocol's, has a request id that the log knows, and no measured value.
 func tellsNothing(t *testing.T, s *trustee, a answer) {
 	t.Helper()
-	if a.header.Get("Content-Type") != "application/json" || !strings.HasPrefix(a.info.Type, kbs.ErrorTypePrefix) || a.info.RequestID == "" ||
+	if a.header.Get("Content-Type") != "application/json" || !strings.HasPrefix(a.info.Type, kbs.ErrorTypePrefix) ||
+		a.info.RequestID == "" ||
 		a.info.RequestID != a.header.Get("X-Request-Id") || a.info.Code == "" || a.info.Detail == "" {
 		t.Errorf("not the protocol's error: %s %v", a.body, a.header)
 	}
 	launch := launchOf(t, initDataText)
-	for _, value := range []string{hexOf(launch.Measurement[:])[:16], hexOf(launch.HostData[:])[:16], hexDigest(t, initDataText)[:16]} {
+	for _, value := range []string{hexOf(launch.Measurement[:])[:16], hexOf(launch.HostData[:])[:16],
+		hexDigest(t, initDataText)[:16]} {
 		if strings.Contains(string(a.body), value) {
 			t.Errorf("the client is told a measured value: %s", a.body)
 		}
@@ -285,14 +314,16 @@ func TestAttackReplay(t *testing.T) {
 	}
 	before := s.last().ID
 	t.Run("in the same session", again("nonce_used"))
-	if trail := s.records(before); len(trail) == 1 && (trail[0].Code != "nonce_used" || trail[0].Decision != "refused" || trail[0].TokenID != "") {
+	if trail := s.records(before); len(trail) == 1 && (trail[0].Code != "nonce_used" ||
+		trail[0].Decision != "refused" || trail[0].TokenID != "") {
 		t.Errorf("audit: %+v", trail)
 	}
 	s.restart()
 	t.Run("after a restart", again("nonce_used"))
 	t.Run("in a fresh session", func(t *testing.T) {
 		_, fresh := s.challenge()
-		if got := s.send("POST", "/kbs/v0/attest", body, withCookie(fresh)); got.status != 401 || got.info.Code != "nonce_mismatch" {
+		if got := s.send("POST", "/kbs/v0/attest", body, withCookie(fresh)); got.status != 401 ||
+			got.info.Code != "nonce_mismatch" {
 			t.Errorf("%d %+v", got.status, got.info)
 		}
 	})
@@ -393,25 +424,39 @@ func TestAttackResource(t *testing.T) {
 		change func(*http.Request)
 		want   outcome
 	}{
-		"nothing":                            {secretPath, nil, outcome{401, "token_missing", false}},
-		"a session not attested":             {secretPath, withCookie(unattested), outcome{401, "token_missing", false}},
-		"a cookie made up":                   {secretPath, withCookie("AAAA"), outcome{401, "session_invalid", false}},
-		"not a token":                        {secretPath, withBearer("x"), outcome{401, "token_invalid", false}},
-		"another trustee's token":            {secretPath, withBearer(foreign), outcome{401, "token_invalid", false}},
-		"no signature":                       {secretPath, withBearer(parts[0] + "." + parts[1] + "."), outcome{401, "token_invalid", false}},
-		"another's signature":                {secretPath, withBearer(parts[0] + "." + parts[1] + "." + strings.Split(foreign, ".")[2]), outcome{401, "token_invalid", false}},
-		"algorithm none":                     {secretPath, withBearer("eyJhbGciOiJub25lIn0." + parts[1] + "."), outcome{401, "token_invalid", false}},
-		"the administrator's token":          {secretPath, s.withAdmin(), outcome{401, "token_invalid", false}},
-		"a resource not named":               {"default/db/other", withBearer(token), outcome{403, "policy_denied", true}},
-		"one that does not exist, not named": {"default/db/none", withBearer(token), outcome{403, "policy_denied", true}},
-		"one that does not exist, named":     {"default/db/missing", withBearer(token), outcome{404, "resource_not_found", true}},
-		"a query":                            {secretPath + "?a=b", withBearer(token), outcome{403, "policy_denied", true}},
-		"a query twice":                      {secretPath + "?a=b&a=c", withBearer(token), outcome{400, "bad_request", false}},
-		"an escaped path":                    {"default/db%2Fpassword", withBearer(token), outcome{400, "bad_request", false}},
-		"a longer path":                      {secretPath + "/", withBearer(token), outcome{403, "policy_denied", true}},
-		"a shorter path":                     {"default/db", withBearer(token), outcome{403, "policy_denied", true}},
-		"dots":                               {"default/../default/db/password", withBearer(token), outcome{403, "policy_denied", true}},
-		"bound, unauthorised init-data":      {secretPath, withBearer(s.token(unauthorised)), outcome{403, "policy_denied", true}},
+		"nothing": {secretPath, nil, outcome{401, "token_missing", false}},
+		"a session not attested": {secretPath, withCookie(unattested),
+			outcome{401, "token_missing", false}},
+		"a cookie made up":        {secretPath, withCookie("AAAA"), outcome{401, "session_invalid", false}},
+		"not a token":             {secretPath, withBearer("x"), outcome{401, "token_invalid", false}},
+		"another trustee's token": {secretPath, withBearer(foreign), outcome{401, "token_invalid", false}},
+		"no signature": {secretPath, withBearer(parts[0] + "." + parts[1] + "."),
+			outcome{401, "token_invalid", false}},
+		"another's signature": {secretPath,
+			withBearer(parts[0] + "." + parts[1] + "." + strings.Split(foreign, ".")[2]),
+			outcome{401, "token_invalid", false}},
+		"algorithm none": {secretPath, withBearer("eyJhbGciOiJub25lIn0." + parts[1] + "."),
+			outcome{401, "token_invalid", false}},
+		"the administrator's token": {secretPath, s.withAdmin(), outcome{401, "token_invalid", false}},
+		"a resource not named": {"default/db/other", withBearer(token),
+			outcome{403, "policy_denied", true}},
+		"one that does not exist, not named": {"default/db/none", withBearer(token),
+			outcome{403, "policy_denied", true}},
+		"one that does not exist, named": {"default/db/missing", withBearer(token),
+			outcome{404, "resource_not_found", true}},
+		"a query": {secretPath + "?a=b", withBearer(token),
+			outcome{403, "policy_denied", true}},
+		"a query twice": {secretPath + "?a=b&a=c", withBearer(token),
+			outcome{400, "bad_request", false}},
+		"an escaped path": {"default/db%2Fpassword", withBearer(token),
+			outcome{400, "bad_request", false}},
+		"a longer path": {secretPath + "/", withBearer(token),
+			outcome{403, "policy_denied", true}},
+		"a shorter path": {"default/db", withBearer(token), outcome{403, "policy_denied", true}},
+		"dots": {"default/../default/db/password", withBearer(token),
+			outcome{403, "policy_denied", true}},
+		"bound, unauthorised init-data": {secretPath, withBearer(s.token(unauthorised)),
+			outcome{403, "policy_denied", true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := s.last().ID
@@ -426,7 +471,8 @@ func TestAttackResource(t *testing.T) {
 			if len(trail) > 1 || (len(trail) == 1) != c.want.audited {
 				t.Fatalf("%d audit records", len(trail))
 			}
-			if c.want.audited && (trail[0].Decision != "refused" || trail[0].Code != c.want.code || trail[0].RequestID != got.info.RequestID) {
+			if c.want.audited && (trail[0].Decision != "refused" || trail[0].Code != c.want.code ||
+				trail[0].RequestID != got.info.RequestID) {
 				t.Errorf("audit: %+v", trail[0])
 			}
 			tellsNothing(t, s, got)
@@ -455,8 +501,10 @@ func TestAttackUnpinnedPolicy(t *testing.T) {
 	s := start(t)
 	s.provision()
 	loose := "package policy\nimport rego.v1\nallow if input.submods.cpu0[\"ear.veraison.annotated-evidence\"].init_data\n"
-	err := s.admin.SetResourcePolicy(t.Context(), "package policy\nallow := true\n", kbs.ReleaseOptions{AllowSimulated: true})
-	if status, ok := errors.AsType[*kbs.StatusError](err); !ok || status.Status != 400 || !strings.Contains(status.Info.Detail, "unsafe_any_initdata") {
+	err := s.admin.SetResourcePolicy(t.Context(), "package policy\nallow := true\n",
+		kbs.ReleaseOptions{AllowSimulated: true})
+	if status, ok := errors.AsType[*kbs.StatusError](err); !ok || status.Status != 400 ||
+		!strings.Contains(status.Info.Detail, "unsafe_any_initdata") {
 		t.Errorf("a policy that does not look at init-data: %v", err)
 	}
 	s.setRelease(loose, kbs.ReleaseOptions{AllowSimulated: true})
@@ -487,33 +535,48 @@ func TestStatusTable(t *testing.T) {
 		change             func(*http.Request)
 		want               outcome
 	}{
-		"health":                  {"GET", "/healthz", "", nil, outcome{200, "", false}},
-		"metrics":                 {"GET", "/metrics", "", nil, outcome{200, "", false}},
-		"metrics by POST":         {"POST", "/metrics", "", nil, outcome{405, "method_not_allowed", false}},
-		"the root":                {"GET", "/", "", nil, outcome{404, "not_found", false}},
-		"another version":         {"POST", "/kbs/v1/auth", authBody, nil, outcome{404, "not_found", false}},
-		"auth by GET":             {"GET", "/kbs/v0/auth", "", nil, outcome{405, "method_not_allowed", false}},
-		"auth below":              {"POST", "/kbs/v0/auth/x", authBody, nil, outcome{404, "plugin_unknown", false}},
-		"no plugin":               {"GET", "/kbs/v0/", "", nil, outcome{404, "plugin_unknown", false}},
-		"unknown plugin":          {"GET", "/kbs/v0/nebula-ca/x", "", nil, outcome{404, "plugin_unknown", false}},
-		"plugin by PUT":           {"PUT", "/kbs/v0/resource/a/b/c", "", nil, outcome{405, "method_not_allowed", false}},
-		"plugin by PATCH":         {"PATCH", "/kbs/v0/resource/a/b/c", "", nil, outcome{405, "method_not_allowed", false}},
-		"auth, not JSON":          {"POST", "/kbs/v0/auth", "{", nil, outcome{400, "bad_request", false}},
-		"auth, empty":             {"POST", "/kbs/v0/auth", "", nil, outcome{400, "bad_request", false}},
-		"auth, old version":       {"POST", "/kbs/v0/auth", strings.Replace(authBody, "0.4.0", "0.3.0", 1), nil, outcome{401, "protocol_version", false}},
-		"auth, no verifier":       {"POST", "/kbs/v0/auth", strings.Replace(authBody, "snp", "tdx", 1), nil, outcome{401, "evidence_unsupported", false}},
-		"auth, sample":            {"POST", "/kbs/v0/auth", strings.Replace(authBody, "snp", "sample", 1), nil, outcome{401, "evidence_unsupported", false}},
-		"auth, too large":         {"POST", "/kbs/v0/auth", strings.Repeat(" ", 3<<20), nil, outcome{413, "too_large", false}},
+		"health":          {"GET", "/healthz", "", nil, outcome{200, "", false}},
+		"metrics":         {"GET", "/metrics", "", nil, outcome{200, "", false}},
+		"metrics by POST": {"POST", "/metrics", "", nil, outcome{405, "method_not_allowed", false}},
+		"the root":        {"GET", "/", "", nil, outcome{404, "not_found", false}},
+		"another version": {"POST", "/kbs/v1/auth", authBody, nil, outcome{404, "not_found", false}},
+		"auth by GET":     {"GET", "/kbs/v0/auth", "", nil, outcome{405, "method_not_allowed", false}},
+		"auth below":      {"POST", "/kbs/v0/auth/x", authBody, nil, outcome{404, "plugin_unknown", false}},
+		"no plugin":       {"GET", "/kbs/v0/", "", nil, outcome{404, "plugin_unknown", false}},
+		"unknown plugin":  {"GET", "/kbs/v0/nebula-ca/x", "", nil, outcome{404, "plugin_unknown", false}},
+		"plugin by PUT": {"PUT", "/kbs/v0/resource/a/b/c", "", nil,
+			outcome{405, "method_not_allowed", false}},
+		"plugin by PATCH": {"PATCH", "/kbs/v0/resource/a/b/c", "", nil,
+			outcome{405, "method_not_allowed", false}},
+		"auth, not JSON": {"POST", "/kbs/v0/auth", "{", nil, outcome{400, "bad_request", false}},
+		"auth, empty":    {"POST", "/kbs/v0/auth", "", nil, outcome{400, "bad_request", false}},
+		"auth, old version": {"POST", "/kbs/v0/auth", strings.Replace(authBody, "0.4.0", "0.3.0", 1), nil,
+			outcome{401, "protocol_version", false}},
+		"auth, no verifier": {"POST", "/kbs/v0/auth", strings.Replace(authBody, "snp", "tdx", 1), nil,
+			outcome{401, "evidence_unsupported", false}},
+		"auth, sample": {"POST", "/kbs/v0/auth", strings.Replace(authBody, "snp", "sample", 1), nil,
+			outcome{401, "evidence_unsupported", false}},
+		"auth, too large": {"POST", "/kbs/v0/auth", strings.Repeat(" ", 3<<20), nil,
+			outcome{413, "too_large", false}},
 		"attest without a cookie": {"POST", "/kbs/v0/attest", "{}", nil, outcome{401, "session_missing", false}},
-		"set a bad path":          {"POST", "/kbs/v0/resource/a/b", "x", s.withAdmin(), outcome{400, "bad_request", false}},
-		"delete what is not":      {"DELETE", "/kbs/v0/resource/a/b/c", "", s.withAdmin(), outcome{404, "resource_not_found", false}},
-		"no such reference value": {"GET", "/kbs/v0/reference-value/x/y", "", s.withAdmin(), outcome{404, "not_found", false}},
-		"delete no such value":    {"DELETE", "/nacre/v1/reference-value/x", "", s.withAdmin(), outcome{404, "not_found", false}},
-		"a bad message":           {"POST", "/kbs/v0/reference-value", "{}", s.withAdmin(), outcome{400, "bad_request", false}},
-		"a policy not base64":     {"POST", "/kbs/v0/resource-policy", `{"policy":"*"}`, s.withAdmin(), outcome{400, "bad_request", false}},
-		"a policy not Rego":       {"POST", "/kbs/v0/resource-policy", `{"policy":"eHl6"}`, s.withAdmin(), outcome{400, "bad_policy", false}},
-		"a policy for nothing":    {"POST", "/kbs/v0/attestation-policy", `{"policy_id":"default","policy":"cGFja2FnZSBwb2xpY3k"}`, s.withAdmin(), outcome{400, "bad_policy", false}},
-		"audit from nowhere":      {"GET", "/nacre/v1/audit?after=x", "", s.withAdmin(), outcome{400, "bad_request", false}},
+		"set a bad path": {"POST", "/kbs/v0/resource/a/b", "x", s.withAdmin(),
+			outcome{400, "bad_request", false}},
+		"delete what is not": {"DELETE", "/kbs/v0/resource/a/b/c", "", s.withAdmin(),
+			outcome{404, "resource_not_found", false}},
+		"no such reference value": {"GET", "/kbs/v0/reference-value/x/y", "", s.withAdmin(),
+			outcome{404, "not_found", false}},
+		"delete no such value": {"DELETE", "/nacre/v1/reference-value/x", "", s.withAdmin(),
+			outcome{404, "not_found", false}},
+		"a bad message": {"POST", "/kbs/v0/reference-value", "{}", s.withAdmin(),
+			outcome{400, "bad_request", false}},
+		"a policy not base64": {"POST", "/kbs/v0/resource-policy", `{"policy":"*"}`, s.withAdmin(),
+			outcome{400, "bad_request", false}},
+		"a policy not Rego": {"POST", "/kbs/v0/resource-policy", `{"policy":"eHl6"}`, s.withAdmin(),
+			outcome{400, "bad_policy", false}},
+		"a policy for nothing": {"POST", "/kbs/v0/attestation-policy",
+			`{"policy_id":"default","policy":"cGFja2FnZSBwb2xpY3k"}`, s.withAdmin(), outcome{400, "bad_policy", false}},
+		"audit from nowhere": {"GET", "/nacre/v1/audit?after=x", "", s.withAdmin(),
+			outcome{400, "bad_request", false}},
 	} {
 		got := s.send(c.method, c.path, []byte(c.body), c.change)
 		if got.status != c.want.status || got.info.Code != c.want.code {
@@ -536,7 +599,8 @@ func TestStatusTable(t *testing.T) {
 type unavailable struct{}
 
 func (unavailable) Verify(context.Context, json.RawMessage, attest.Expected) (*attest.Claims, error) {
-	return nil, &attest.Error{Code: attest.CodeCollateralUnavailable, Detail: "secret detail", RetryAfter: 7500 * time.Millisecond}
+	return nil, &attest.Error{Code: attest.CodeCollateralUnavailable, Detail: "secret detail",
+		RetryAfter: 7500 * time.Millisecond}
 }
 
 func TestCollateralOutOfReach(t *testing.T) {
@@ -544,7 +608,8 @@ func TestCollateralOutOfReach(t *testing.T) {
 		c.Platforms = map[attest.TEE]broker.Platform{attest.SNP: {Verifier: unavailable{}}}
 	})
 	got := s.attest(s.attempt())
-	if got.status != 503 || got.info.Code != "collateral_unavailable" || got.header.Get("Retry-After") != "8" || strings.Contains(string(got.body), "secret detail") {
+	if got.status != 503 || got.info.Code != "collateral_unavailable" || got.header.Get("Retry-After") != "8" ||
+		strings.Contains(string(got.body), "secret detail") {
 		t.Errorf("%d %v %s", got.status, got.header, got.body)
 	}
 }
@@ -562,7 +627,8 @@ func TestAVerifiersPanicIsOneRequestsFailure(t *testing.T) {
 		c.MaxAttests = 1
 	})
 	for range 3 { // the one slot must be free again each time
-		if got := s.attest(s.attempt()); got.status != 500 || got.info.Code != "internal" || strings.Contains(string(got.body), "bug") {
+		if got := s.attest(s.attempt()); got.status != 500 || got.info.Code != "internal" ||
+			strings.Contains(string(got.body), "bug") {
 			t.Errorf("%d %s", got.status, got.body)
 		}
 	}
@@ -645,7 +711,8 @@ func TestAuthWritesNothing(t *testing.T) {
 	}
 }
 
-// Every route that is not on the list is closed to those without an administrator's token. A new route is closed, or on the list.
+// Every route that is not on the list is closed to those without an administrator's token. A new route is closed, or
+// on the list.
 func TestAttackRoutesWithoutAuthentication(t *testing.T) {
 	s := start(t)
 	s.provision()
@@ -664,7 +731,8 @@ func TestAttackRoutesWithoutAuthentication(t *testing.T) {
 	}
 	routes := s.broker.Routes()
 	for _, method := range []string{"POST", "DELETE"} {
-		routes = append(routes, broker.RouteInfo{Method: method, Pattern: "/kbs/v0/resource/default/db/password", Admin: true})
+		routes = append(routes, broker.RouteInfo{Method: method, Pattern: "/kbs/v0/resource/default/db/password",
+			Admin: true})
 	}
 	if len(routes) < 18 {
 		t.Fatalf("%d routes", len(routes))
@@ -683,10 +751,12 @@ func TestAttackRoutesWithoutAuthentication(t *testing.T) {
 			path += "x"
 		}
 		for who, change := range map[string]func(*http.Request){
-			"nobody": nil, "a guest": withBearer(guest), "a stranger": withBearer(forged), "an empty token": withBearer(""),
+			"nobody": nil, "a guest": withBearer(guest), "a stranger": withBearer(forged),
+			"an empty token": withBearer(""),
 		} {
 			t.Run(name+" as "+who, func(t *testing.T) {
-				if got := s.send(r.Method, path, []byte("{}"), change); got.status != 401 || got.info.Code != "not_admin" {
+				if got := s.send(r.Method, path, []byte("{}"), change); got.status != 401 ||
+					got.info.Code != "not_admin" {
 					t.Errorf("%d %+v", got.status, got.info)
 				}
 			})
@@ -706,17 +776,20 @@ func TestAdministration(t *testing.T) {
 	if err := s.admin.PutResource(ctx, "a/b/c", []byte("1")); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := s.admin.Resources(ctx, "a/"); err != nil || len(list) != 1 || list[0].Path != "a/b/c" || list[0].Size != 1 {
+	if list, err := s.admin.Resources(ctx, "a/"); err != nil || len(list) != 1 || list[0].Path != "a/b/c" ||
+		list[0].Size != 1 {
 		t.Errorf("%v, %v", list, err)
 	}
 	if err := s.admin.DeleteResource(ctx, "a/b/c"); err != nil {
 		t.Error(err)
 	}
-	if p, err := s.admin.ResourcePolicy(ctx); err != nil || p.Policy != templates.DenyAll() || p.AllowSimulated || p.UnsafeAnyInitData {
+	if p, err := s.admin.ResourcePolicy(ctx); err != nil || p.Policy != templates.DenyAll() || p.AllowSimulated ||
+		p.UnsafeAnyInitData {
 		t.Errorf("%+v, %v", p, err)
 	}
 	s.setRelease(affirming(t), kbs.ReleaseOptions{AllowSimulated: true})
-	if p, err := s.admin.ResourcePolicy(ctx); err != nil || p.Policy != affirming(t) || !p.AllowSimulated || p.UnsafeAnyInitData {
+	if p, err := s.admin.ResourcePolicy(ctx); err != nil || p.Policy != affirming(t) || !p.AllowSimulated ||
+		p.UnsafeAnyInitData {
 		t.Errorf("%+v, %v", p, err)
 	}
 	if ids, err := s.admin.ResourcePolicyIDs(ctx); err != nil || fmt.Sprint(ids) != "[resource-policy]" {
@@ -726,19 +799,23 @@ func TestAdministration(t *testing.T) {
 	if v, err := s.admin.ReferenceValue(ctx, "x"); err != nil || string(v) != `["1"]` {
 		t.Errorf("%s, %v", v, err)
 	}
-	if list, err := s.admin.ReferenceValues(ctx); err != nil || len(list) != 2 || list[1].Name != "y" || list[1].Expiration.IsZero() {
+	if list, err := s.admin.ReferenceValues(ctx); err != nil || len(list) != 2 || list[1].Name != "y" ||
+		list[1].Expiration.IsZero() {
 		t.Errorf("%v, %v", list, err)
 	}
 	if err := s.admin.DeleteReferenceValue(ctx, "x"); err != nil {
 		t.Error(err)
 	}
-	if got := s.send("GET", "/nacre/v1/reference-value-history/x", nil, s.withAdmin()); got.status != 200 || !strings.Contains(string(got.body), `"deleted":true`) {
+	if got := s.send("GET", "/nacre/v1/reference-value-history/x", nil, s.withAdmin()); got.status != 200 ||
+		!strings.Contains(string(got.body), `"deleted":true`) {
 		t.Errorf("%d %s", got.status, got.body)
 	}
-	if err := s.admin.SetAttestationPolicy(ctx, "default_cpu", "package policy\ntrust_claims := {\"hardware\": 97}"); err != nil {
+	if err := s.admin.SetAttestationPolicy(ctx, "default_cpu",
+		"package policy\ntrust_claims := {\"hardware\": 97}"); err != nil {
 		t.Error(err)
 	}
-	if got := s.send("GET", "/nacre/v1/attestation-policy/default_cpu", nil, s.withAdmin()); got.status != 200 || !strings.Contains(string(got.body), "97") {
+	if got := s.send("GET", "/nacre/v1/attestation-policy/default_cpu", nil, s.withAdmin()); got.status != 200 ||
+		!strings.Contains(string(got.body), "97") {
 		t.Errorf("%d %s", got.status, got.body)
 	}
 	trail := s.records(0)
@@ -750,7 +827,8 @@ func TestAdministration(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	}
-	if got := s.send("GET", "/nacre/v1/audit/verify", nil, s.withAdmin()); got.status != 200 || !strings.Contains(string(got.body), `"ok":true`) {
+	if got := s.send("GET", "/nacre/v1/audit/verify", nil, s.withAdmin()); got.status != 200 ||
+		!strings.Contains(string(got.body), `"ok":true`) {
 		t.Errorf("%d %s", got.status, got.body)
 	}
 	s.restart()
@@ -767,7 +845,8 @@ func TestAdministration(t *testing.T) {
 func TestAppraisalPolicyWithAMistake(t *testing.T) {
 	s := start(t)
 	s.provision()
-	if err := s.admin.SetAttestationPolicy(t.Context(), "default_cpu", "package policy\ntrust_claims := {\"hardwear\": 2}"); err != nil {
+	if err := s.admin.SetAttestationPolicy(t.Context(), "default_cpu",
+		"package policy\ntrust_claims := {\"hardwear\": 2}"); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.attest(s.attempt()); got.status != 500 || got.info.Code != "policy_error" {
@@ -824,15 +903,17 @@ func TestManyGuestsAtTheSameTime(t *testing.T) {
 				return
 			}
 			processor := ours.Launch(launchOf(t, initDataText))
-			token, err := client.Attest(t.Context(), attest.SNP, key, func(_ context.Context, d []byte) (json.RawMessage, error) {
-				return processor.Evidence(d)
-			}, &kbs.InitData{Format: kbs.InitDataFormat, Body: initDataText})
+			token, err := client.Attest(t.Context(), attest.SNP, key,
+				func(_ context.Context, d []byte) (json.RawMessage, error) {
+					return processor.Evidence(d)
+				}, &kbs.InitData{Format: kbs.InitDataFormat, Body: initDataText})
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			for range 4 {
-				value, err := client.Resource(t.Context(), kbs.ResourceURI{Path: strings.Split(secretPath, "/")}, token, key)
+				value, err := client.Resource(t.Context(), kbs.ResourceURI{Path: strings.Split(secretPath, "/")},
+					token, key)
 				if err != nil || string(value.Reveal()) != "hunter2" {
 					t.Error(err)
 				}
@@ -853,7 +934,8 @@ func TestManyGuestsAtTheSameTime(t *testing.T) {
 	if released != guests*4 {
 		t.Errorf("%d releases recorded, want %d", released, guests*4)
 	}
-	if got := s.send("GET", "/nacre/v1/audit/verify", nil, s.withAdmin()); !strings.Contains(string(got.body), `"ok":true`) {
+	if got := s.send("GET", "/nacre/v1/audit/verify", nil, s.withAdmin()); !strings.Contains(string(got.body),
+		`"ok":true`) {
 		t.Errorf("%s", got.body)
 	}
 }

@@ -84,7 +84,8 @@ func (f *failure) because(err error) *failure {
 	return f
 }
 
-// asFailure makes a failure of any error: what no handler foresaw is ours, not the client's, and is not explained to it.
+// asFailure makes a failure of any error: what no handler foresaw is ours, not the client's, and is not explained to
+// it.
 func asFailure(err error) *failure {
 	if f, ok := errors.AsType[*failure](err); ok {
 		return f
@@ -97,7 +98,8 @@ func asFailure(err error) *failure {
 		f.retryAfter = time.Second
 		return f
 	}
-	return fail(http.StatusInternalServerError, variantHTTP, codeInternal, "the trustee failed; its log has the cause under this request id").because(err)
+	return fail(http.StatusInternalServerError, variantHTTP, codeInternal,
+		"the trustee failed; its log has the cause under this request id").because(err)
 }
 
 // attestDetail is the beginning of what clients are told of a failed attestation.
@@ -146,9 +148,11 @@ func attestFailure(err error) *failure {
 
 // body is the error as the protocol writes it.
 func (f *failure) body(requestID string) kbs.ErrorInformation {
-	return kbs.ErrorInformation{Type: kbs.ErrorTypePrefix + f.variant, Detail: f.detail, Code: f.code, RequestID: requestID}
+	return kbs.ErrorInformation{Type: kbs.ErrorTypePrefix + f.variant, Detail: f.detail, Code: f.code,
+		RequestID: requestID}
 }
 
 func badRequest(variant string, err error) *failure {
-	return fail(http.StatusBadRequest, variant, codeBadRequest, fmt.Sprintf("the request cannot be understood: %v", err)).because(err)
+	return fail(http.StatusBadRequest, variant, codeBadRequest,
+		fmt.Sprintf("the request cannot be understood: %v", err)).because(err)
 }

@@ -92,7 +92,8 @@ func FuzzRouter(f *testing.F) {
 			t.Errorf("%s %q: rest %q", method, path, rest)
 		}
 		if err == nil && strings.HasPrefix(path, adminPrefix) {
-			if _, err := handle(t.Context(), &call{http: &http.Request{Header: http.Header{}, URL: &url.URL{Path: path}}, rest: rest}); err == nil {
+			if _, err := handle(t.Context(), &call{http: &http.Request{Header: http.Header{},
+				URL: &url.URL{Path: path}}, rest: rest}); err == nil {
 				t.Errorf("%s %q answers without an administrator", method, path)
 			}
 		}

@@ -35,7 +35,8 @@ func (b *Broker) plugin(ctx context.Context, c *call) (*reply, error) {
 	name, path := segments[0], segments[1:]
 	plugin, ok := b.plugins[name]
 	if !ok {
-		return nil, fail(http.StatusNotFound, variantNoPlugin, codePluginUnknown, fmt.Sprintf("Plugin %s not found", clip(name)))
+		return nil, fail(http.StatusNotFound, variantNoPlugin, codePluginUnknown,
+			fmt.Sprintf("Plugin %s not found", clip(name)))
 	}
 	query, err := c.query()
 	if err != nil {
@@ -51,7 +52,8 @@ func (b *Broker) plugin(ctx context.Context, c *call) (*reply, error) {
 }
 
 // release lets a guest have what it asks for, if it may.
-func (b *Broker) release(ctx context.Context, c *call, name string, plugin resource.Plugin, path []string, query map[string]string) (*reply, error) {
+func (b *Broker) release(ctx context.Context, c *call, name string, plugin resource.Plugin, path []string,
+	query map[string]string) (*reply, error) {
 	g, err := b.guest(ctx, c)
 	if err != nil {
 		return nil, err
@@ -101,7 +103,8 @@ func (b *Broker) release(ctx context.Context, c *call, name string, plugin resou
 		return nil, fmt.Errorf("record the release: %w", err)
 	}
 	b.metrics.resourceReads.Inc()
-	b.log.LogAttrs(ctx, slog.LevelInfo, "released", slog.String("resource", record.Resource), slog.String("token_id", record.TokenID),
+	b.log.LogAttrs(ctx, slog.LevelInfo, "released", slog.String("resource", record.Resource),
+		slog.String("token_id", record.TokenID),
 		slog.Int64("audit_id", record.ID))
 	return out, nil
 }
@@ -119,13 +122,15 @@ func (b *Broker) refuseRelease(ctx context.Context, record audit.Record, f *fail
 func pluginFailure(name string, err error) *failure {
 	switch {
 	case errors.Is(err, resource.ErrNotFound):
-		return fail(http.StatusNotFound, variantPlugin, codeResourceNotFound, "Plugin internal error: there is no such resource").because(err)
+		return fail(http.StatusNotFound, variantPlugin, codeResourceNotFound,
+			"Plugin internal error: there is no such resource").because(err)
 	case errors.Is(err, resource.ErrPath):
 		return badRequest(variantPlugin, err)
 	case errors.Is(err, resource.ErrTooLarge):
 		return fail(http.StatusRequestEntityTooLarge, variantPlugin, codeTooLarge, err.Error()).because(err)
 	}
-	return fail(http.StatusInternalServerError, variantPlugin, codeInternal, "Plugin internal error").because(fmt.Errorf("plugin %s: %w", name, err))
+	return fail(http.StatusInternalServerError, variantPlugin, codeInternal,
+		"Plugin internal error").because(fmt.Errorf("plugin %s: %w", name, err))
 }
 
 // resourceName is how audit names what was asked for: as a resource URI, where its characters allow.
@@ -156,7 +161,8 @@ func (b *Broker) guest(ctx context.Context, c *call) (*guest, error) {
 // sessionToken returns the token of the session that a request's cookie names.
 func (b *Broker) sessionToken(ctx context.Context, c *call) (string, error) {
 	missing := func(code string, cause error) error {
-		return fail(http.StatusUnauthorized, variantNoToken, code, "Attestation Token not found: attest first").because(cause)
+		return fail(http.StatusUnauthorized, variantNoToken, code,
+			"Attestation Token not found: attest first").because(cause)
 	}
 	s, err := b.session(c)
 	if f, ok := errors.AsType[*failure](err); ok {
@@ -172,7 +178,8 @@ func (b *Broker) sessionToken(ctx context.Context, c *call) (string, error) {
 	return string(token), err
 }
 
-// verifyToken verifies a token. Tokens seen before are remembered by their digest; only the clock can have changed since.
+// verifyToken verifies a token. Tokens seen before are remembered by their digest; only the clock can have changed
+// since.
 func (b *Broker) verifyToken(compact string) (*guest, error) {
 	digest := sha256.Sum256([]byte(compact))
 	now := b.now()
@@ -198,9 +205,11 @@ func (b *Broker) verifyToken(compact string) (*guest, error) {
 
 func tokenFailure(err error) *failure {
 	if errors.Is(err, ear.ErrExpired) {
-		return fail(http.StatusUnauthorized, variantToken, codeTokenExpired, "the attestation token has expired: attest again").because(err)
+		return fail(http.StatusUnauthorized, variantToken, codeTokenExpired,
+			"the attestation token has expired: attest again").because(err)
 	}
-	return fail(http.StatusUnauthorized, variantToken, codeTokenInvalid, "the attestation token is not valid here: attest again").because(err)
+	return fail(http.StatusUnauthorized, variantToken, codeTokenInvalid,
+		"the attestation token is not valid here: attest again").because(err)
 }
 
 func newGuest(token *ear.Token, claims map[string]any) (*guest, error) {

@@ -103,17 +103,19 @@ func start(t testing.TB, deviate ...func(*broker.Config)) *trustee {
 	t.Helper()
 	ours, _ := platforms(t)
 	dir := t.TempDir()
-	s := &trustee{t: t, options: store.Options{Dir: filepath.Join(dir, "data"), KeyFile: filepath.Join(dir, "store.key")}}
+	s := &trustee{t: t, options: store.Options{Dir: filepath.Join(dir, "data"),
+		KeyFile: filepath.Join(dir, "store.key")}}
 	s.options.Now = s.now
 	var err error
 	if s.owner, err = kbs.NewAdminKey(); err != nil {
 		t.Fatal(err)
 	}
 	s.config = broker.Config{
-		Platforms: map[attest.TEE]broker.Platform{attest.SNP: platform.SNP(snp.Config{Roots: []snp.Root{ours.Root()}, Now: s.now})},
-		Admin:     admin.New(admin.Config{Keys: []ed25519.PublicKey{s.owner.Public()}, Now: s.now}),
-		Log:       slog.New(broker.LogHandler{Handler: slog.NewJSONHandler(&s.log, nil)}),
-		Now:       s.now,
+		Platforms: map[attest.TEE]broker.Platform{attest.SNP: platform.SNP(snp.Config{Roots: []snp.Root{ours.Root()},
+			Now: s.now})},
+		Admin: admin.New(admin.Config{Keys: []ed25519.PublicKey{s.owner.Public()}, Now: s.now}),
+		Log:   slog.New(broker.LogHandler{Handler: slog.NewJSONHandler(&s.log, nil)}),
+		Now:   s.now,
 	}
 	for _, d := range deviate {
 		d(&s.config)
@@ -164,7 +166,8 @@ func (s *trustee) client() kbs.ClientConfig {
 		PinnedCert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.server.Certificate().Raw})}
 }
 
-// provision does what an owner does: a secret, reference values of the machine and guest, and a release policy from the template.
+// provision does what an owner does: a secret, reference values of the machine and guest, and a release policy from
+// the template.
 func (s *trustee) provision() {
 	s.t.Helper()
 	s.register(references(s.t))
@@ -190,7 +193,8 @@ func (s *trustee) setRelease(text string, o kbs.ReleaseOptions) {
 
 func affirming(t testing.TB) string {
 	t.Helper()
-	text, err := templates.Affirming{Resources: []string{secretPath, "default/db/missing"}, InitData: []string{hexDigest(t, initDataText)}}.Rego()
+	text, err := templates.Affirming{Resources: []string{secretPath, "default/db/missing"},
+		InitData: []string{hexDigest(t, initDataText)}}.Rego()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,13 +35,15 @@ const (
 // changed is the audit record of an administrator's change.
 func (b *Broker) changed(ctx context.Context, c *call, who admin.Identity, format string, args ...any) audit.Record {
 	what := fmt.Sprintf(format, args...)
-	b.log.LogAttrs(ctx, slog.LevelInfo, "an administrator changes something", slog.String("what", what), slog.String("key", who.Key))
+	b.log.LogAttrs(ctx, slog.LevelInfo, "an administrator changes something", slog.String("what", what),
+		slog.String("key", who.Key))
 	return audit.Record{Time: b.now(), RequestID: c.id, Event: audit.EventAdmin, Decision: audit.Changed,
 		Detail: what + ", by the key " + who.Key}
 }
 
 // administer lets an administrator do something with a plugin.
-func (b *Broker) administer(ctx context.Context, c *call, name string, plugin resource.Plugin, path []string, query map[string]string) (*reply, error) {
+func (b *Broker) administer(ctx context.Context, c *call, name string, plugin resource.Plugin, path []string,
+	query map[string]string) (*reply, error) {
 	who, err := b.router.administrator(c)
 	if err != nil {
 		return nil, err
@@ -106,11 +108,13 @@ func (b *Broker) setReleasePolicy(ctx context.Context, c *call, who admin.Identi
 	if err != nil {
 		return nil, err
 	}
-	record := release.Record{Text: text, AllowSimulated: request.AllowSimulated, UnsafeAnyInitData: request.UnsafeAnyInitData}
+	record := release.Record{Text: text, AllowSimulated: request.AllowSimulated,
+		UnsafeAnyInitData: request.UnsafeAnyInitData}
 	if err := release.Check(ctx, record); err != nil {
 		return nil, badPolicy(err)
 	}
-	change := b.changed(ctx, c, who, "set the release policy (allow_simulated=%t unsafe_any_initdata=%t)", record.AllowSimulated, record.UnsafeAnyInitData)
+	change := b.changed(ctx, c, who, "set the release policy (allow_simulated=%t unsafe_any_initdata=%t)",
+		record.AllowSimulated, record.UnsafeAnyInitData)
 	err = b.policies.setRelease(ctx, record, func(tx *store.Tx, p *release.Policy) error {
 		change.Policy = policyName(releasePolicyID, p.Digest())
 		return audit.Append(tx, &change)
@@ -140,7 +144,8 @@ func (b *Broker) setAttestationPolicy(ctx context.Context, c *call, who admin.Id
 	}
 	change := b.changed(ctx, c, who, "set the appraisal policy %s", request.PolicyID)
 	change.Policy = policyName(request.PolicyID, compiled.Digest())
-	err = b.policies.setAppraisal(ctx, class, compiled, text, func(tx *store.Tx) error { return audit.Append(tx, &change) })
+	err = b.policies.setAppraisal(ctx, class, compiled, text,
+		func(tx *store.Tx) error { return audit.Append(tx, &change) })
 	if err != nil {
 		return nil, fmt.Errorf("set the appraisal policy: %w", err)
 	}
@@ -156,7 +161,8 @@ func classOf(id string) (attest.Class, error) {
 		}
 		ids = append(ids, appraisal.PolicyID(class))
 	}
-	return "", fmt.Errorf("no evidence is appraised by a policy with the id %q; there is %s", clip(id), strings.Join(ids, ", "))
+	return "", fmt.Errorf("no evidence is appraised by a policy with the id %q; there is %s", clip(id),
+		strings.Join(ids, ", "))
 }
 
 func (b *Broker) releasePolicyIDs(context.Context, *call, admin.Identity) (*reply, error) {
@@ -165,7 +171,8 @@ func (b *Broker) releasePolicyIDs(context.Context, *call, admin.Identity) (*repl
 
 func (b *Broker) releasePolicy(context.Context, *call, admin.Identity) (*reply, error) {
 	p := b.policies.release()
-	return jsonReply(kbs.ResourcePolicy{ID: releasePolicyID, Policy: p.record.Text, Digest: p.Digest(), AllowSimulated: p.record.AllowSimulated,
+	return jsonReply(kbs.ResourcePolicy{ID: releasePolicyID, Policy: p.record.Text, Digest: p.Digest(),
+		AllowSimulated:    p.record.AllowSimulated,
 		UnsafeAnyInitData: p.record.UnsafeAnyInitData})
 }
 
@@ -191,7 +198,9 @@ func (b *Broker) registerReferenceValue(ctx context.Context, c *call, who admin.
 		return nil, badRequest(variantRVPS, err)
 	}
 	change := b.changed(ctx, c, who, "register the reference values %s", strings.Join(message.Names(), " "))
-	if err := b.values.Register(ctx, message, func(tx *store.Tx) error { return audit.Append(tx, &change) }); err != nil {
+	if err := b.values.Register(ctx, message, func(tx *store.Tx) error {
+		return audit.Append(tx, &change)
+	}); err != nil {
 		return nil, fmt.Errorf("register reference values: %w", err)
 	}
 	return &reply{contentType: typeJSON}, nil

@@ -15,7 +15,8 @@ import (
 	"github.com/nacre-project/nacre/attest"
 )
 
-// metrics are what the trustee counts. No label has a value that a client can choose: methods, platforms and codes come from fixed lists.
+// metrics are what the trustee counts. No label has a value that a client can choose: methods, platforms and codes
+// come from fixed lists.
 type metrics struct {
 	registry *prometheus.Registry
 
@@ -58,13 +59,16 @@ func newMetrics(simulatedRoots int) *metrics {
 	m.requests = counters("kbs_http_requests_total", "Requests answered.", "method", "status")
 	m.duration = histogram("kbs_http_request_duration_seconds", "Time from a request's head to its answer.",
 		[]float64{0.0005, 0.001, 0.005, 0.01, 0.05, 0.5, 1})
-	m.responseSize = histogram("kbs_http_response_size_bytes", "Size of answers' bodies.", prometheus.ExponentialBuckets(32, 4, 5))
-	m.active = prometheus.NewGauge(prometheus.GaugeOpts{Name: "kbs_http_active_connections", Help: "Requests being answered."})
+	m.responseSize = histogram("kbs_http_response_size_bytes", "Size of answers' bodies.",
+		prometheus.ExponentialBuckets(32, 4, 5))
+	m.active = prometheus.NewGauge(prometheus.GaugeOpts{Name: "kbs_http_active_connections",
+		Help: "Requests being answered."})
 	m.registry.MustRegister(m.active)
 	m.auths = counter("kbs_auth_requests_total", "Challenges asked for.")
 	m.attests = counter("kbs_attestation_requests_total", "Attestations asked for.")
 	m.accepted = counters("kbs_attestation_successes_total", "Evidence that was accepted, by platform.", "tee_type")
-	m.refused = counters("kbs_attestation_failures_total", "Evidence that was refused, by platform and code.", "tee_type", "code")
+	m.refused = counters("kbs_attestation_failures_total", "Evidence that was refused, by platform and code.",
+		"tee_type", "code")
 	m.unrecorded = counter("nacre_attestation_failures_unrecorded_total",
 		"Refused evidence that has no audit record: not authentic, or the same evidence too often.")
 	m.evaluations = counter("kbs_policy_evaluations_total", "Release decisions.")
@@ -110,7 +114,8 @@ func (m *metrics) observe(method string, status, size int, took time.Duration) {
 	m.responseSize.Observe(float64(size))
 }
 
-// refusedCode is the label of a refusal's code: codes of verifiers come from a fixed list, and what is not in it has no name here.
+// refusedCode is the label of a refusal's code: codes of verifiers come from a fixed list, and what is not in it has
+// no name here.
 func refusedCode(code string) string {
 	if _, known := attestReasons[attest.Code(code)]; known {
 		return code

@@ -95,7 +95,8 @@ func (p *policies) appraisal(class attest.Class) (*appraisalInForce, error) {
 }
 
 // setRelease puts a release policy in force, in one transaction with what also does there.
-func (p *policies) setRelease(ctx context.Context, record release.Record, also func(*store.Tx, *release.Policy) error) error {
+func (p *policies) setRelease(ctx context.Context, record release.Record,
+	also func(*store.Tx, *release.Policy) error) error {
 	compiled, err := release.Compile(ctx, record, p.now)
 	if err != nil {
 		return err
@@ -116,7 +117,8 @@ func (p *policies) setRelease(ctx context.Context, record release.Record, also f
 }
 
 // setAppraisal puts a compiled appraisal policy in force, in one transaction with what also does there.
-func (p *policies) setAppraisal(ctx context.Context, class attest.Class, compiled *appraisal.Policy, text string, also func(*store.Tx) error) error {
+func (p *policies) setAppraisal(ctx context.Context, class attest.Class, compiled *appraisal.Policy, text string,
+	also func(*store.Tx) error) error {
 	p.setting.Lock()
 	defer p.setting.Unlock()
 	if err := p.store.Update(ctx, func(tx *store.Tx) error {

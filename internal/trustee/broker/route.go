@@ -90,7 +90,8 @@ func jsonReply(v any) (*reply, error) {
 	return &reply{contentType: typeJSON, body: body}, nil
 }
 
-// The kinds of handlers. Only an authenticator makes an identity, so an administrators' handler cannot be reached without one.
+// The kinds of handlers. Only an authenticator makes an identity, so an administrators' handler cannot be reached
+// without one.
 type (
 	publicHandler func(context.Context, *call) (*reply, error)
 	adminHandler  func(context.Context, *call, admin.Identity) (*reply, error)
@@ -122,13 +123,14 @@ func (r *router) public(method, pattern string, h publicHandler) {
 
 // administrators registers a handler that administrators may call.
 func (r *router) administrators(method, pattern string, h adminHandler) {
-	r.routes = append(r.routes, route{method: method, pattern: pattern, admin: true, handle: func(ctx context.Context, c *call) (*reply, error) {
-		who, err := r.administrator(c)
-		if err != nil {
-			return nil, err
-		}
-		return h(ctx, c, who)
-	}})
+	r.routes = append(r.routes, route{method: method, pattern: pattern, admin: true,
+		handle: func(ctx context.Context, c *call) (*reply, error) {
+			who, err := r.administrator(c)
+			if err != nil {
+				return nil, err
+			}
+			return h(ctx, c, who)
+		}})
 }
 
 // administrator authenticates the caller of an administrators' request.
@@ -173,7 +175,8 @@ func (r *router) find(method, path string) (publicHandler, string, error) {
 }
 
 func methodNotAllowed(method, allow string) *failure {
-	f := fail(http.StatusMethodNotAllowed, variantHTTP, codeMethod, fmt.Sprintf("the method %q is not allowed here", method))
+	f := fail(http.StatusMethodNotAllowed, variantHTTP, codeMethod,
+		fmt.Sprintf("the method %q is not allowed here", method))
 	f.allow = allow
 	return f
 }
@@ -230,7 +233,8 @@ func (b *Broker) refuse(ctx context.Context, c *call, f *failure, header http.He
 	}
 	// Anybody can be refused as often as he likes; that must not fill the disk that logs are kept on.
 	if level == slog.LevelError || b.logged.Allow() {
-		b.log.LogAttrs(ctx, level, "refused", slog.String("method", c.http.Method), slog.String("path", clip(c.http.URL.Path)),
+		b.log.LogAttrs(ctx, level, "refused", slog.String("method", c.http.Method),
+			slog.String("path", clip(c.http.URL.Path)),
 			slog.Int("status", f.status), slog.String("code", f.code), slog.String("cause", f.Error()))
 	} else {
 		b.metrics.unlogged.Inc()

@@ -53,8 +53,8 @@ const (
 	cookieDomain = "nacre kbs session 1" // what the keys are derived for
 )
 
-// cookies seals sessions. Each hour has its own key, derived from the server's: challenges cost nothing to ask for, and a key that seals
-// under random nonces may not seal without end.
+// cookies seals sessions. Each hour has its own key, derived from the server's: challenges cost nothing to ask for,
+// and a key that seals under random nonces may not seal without end.
 type cookies struct {
 	secret []byte
 	now    func() time.Time

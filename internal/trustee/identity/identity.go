@@ -2,8 +2,9 @@
 
 // Package identity makes the certificate by which guests and owners know a trustee that was given none.
 //
-// The certificate is made once and kept, key and all, in the store: guests pin it in their init-data, so a new one would lock them out. It is
-// signed by its own key; there is no authority, and whoever pins it trusts this one trustee.
+// The certificate is made once and kept, key and all, in the store: guests pin it in their init-data, so a new one
+// would lock them out. It is signed by its own key; there is no authority, and whoever pins it trusts this one
+// trustee.
 package identity
 
 import (
@@ -37,9 +38,12 @@ var alwaysNamed = []string{"nacre-trustee", "localhost", "127.0.0.1", "::1"}
 // lifetime is long, because guests pin the certificate and look at no clock. Years.
 const lifetime = 20
 
-// Load returns the trustee's own certificate, and makes it at the first start, with the names given (DNS names or addresses) beside those it
-// always has. Missing lists names that were asked for and that an older certificate does not have.
-func Load(ctx context.Context, s *store.Store, names []string, now time.Time) (cert tls.Certificate, missing []string, err error) {
+// Load returns the trustee's own certificate, and makes it at the first start, with the names given (DNS names or
+// addresses) beside those it always has. Missing lists names that were asked for and that an older certificate does
+// not have.
+func Load(ctx context.Context, s *store.Store, names []string, now time.Time) (
+	cert tls.Certificate, missing []string, err error,
+) {
 	text, err := s.Get(ctx, namespace, certKey)
 	if errors.Is(err, store.ErrNotFound) {
 		if text, err = create(append(append([]string{}, alwaysNamed...), names...), now); err != nil {

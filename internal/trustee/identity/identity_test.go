@@ -31,7 +31,8 @@ func TestTheCertificateIsMadeOnce(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if first.Leaf.IsCA || first.Leaf.CheckSignature(x509.ECDSAWithSHA256, first.Leaf.RawTBSCertificate, first.Leaf.Signature) != nil {
+	if first.Leaf.IsCA || first.Leaf.CheckSignature(x509.ECDSAWithSHA256, first.Leaf.RawTBSCertificate,
+		first.Leaf.Signature) != nil {
 		t.Error("not a server's certificate signed by its own key")
 	}
 	s.Close()
@@ -43,7 +44,8 @@ func TestTheCertificateIsMadeOnce(t *testing.T) {
 	if err != nil || !slices.Equal(missing, []string{"other.example"}) {
 		t.Errorf("%v, %v", missing, err)
 	}
-	if Fingerprint(first) != Fingerprint(second) || !bytes.Equal(PEM(first), PEM(second)) || strings.Contains(string(PEM(first)), "PRIVATE") {
+	if Fingerprint(first) != Fingerprint(second) || !bytes.Equal(PEM(first), PEM(second)) ||
+		strings.Contains(string(PEM(first)), "PRIVATE") {
 		t.Error("another certificate after a restart")
 	}
 }

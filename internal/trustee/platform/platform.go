@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package platform makes the kinds of evidence that a trustee accepts out of the verifiers that there are: it adds what audit wants to know
-// of evidence that a verifier refused.
+// Package platform makes the kinds of evidence that a trustee accepts out of the verifiers that there are: it adds
+// what audit wants to know of evidence that a verifier refused.
 //
 // It says nothing about which platforms a trustee accepts; the program puts them into a map by name.
 package platform
@@ -20,13 +20,14 @@ import (
 // SNP is AMD SEV-SNP.
 func SNP(c snp.Config) broker.Platform {
 	v := snp.NewVerifier(c)
-	return broker.Platform{Verifier: v, Describe: func(evidence json.RawMessage, code attest.Code) (broker.Description, bool) {
+	return broker.Platform{Verifier: v, Describe: func(evidence json.RawMessage,
+		code attest.Code) (broker.Description, bool) {
 		return describeSNP(v, evidence, code)
 	}}
 }
 
-// authenticSNP are the codes with which the verifier refuses a report whose signature and chain it has found valid. They follow from the
-// order of its checks.
+// authenticSNP are the codes with which the verifier refuses a report whose signature and chain it has found valid.
+// They follow from the order of its checks.
 var authenticSNP = map[attest.Code]bool{
 	attest.CodeChipIDMismatch:     true,
 	attest.CodeTCBMismatch:        true,
@@ -36,7 +37,8 @@ var authenticSNP = map[attest.Code]bool{
 	attest.CodeInitDataMismatch:   true,
 }
 
-// signedSNP is how much of a report is signed, in bytes ("SEV Secure Nested Paging Firmware ABI Specification", 56860, table 23).
+// signedSNP is how much of a report is signed, in bytes ("SEV Secure Nested Paging Firmware ABI Specification",
+// 56860, table 23).
 const signedSNP = 0x2A0
 
 func describeSNP(v *snp.Verifier, evidence json.RawMessage, code attest.Code) (broker.Description, bool) {

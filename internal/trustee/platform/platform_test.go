@@ -41,7 +41,8 @@ func TestDescriptionOfRefusedReports(t *testing.T) {
 	p := SNP(snp.Config{Roots: []snp.Root{platform.Root()}})
 	describe := func(evidence json.RawMessage) string {
 		d, ok := p.Describe(evidence, attest.CodeReportDataMismatch)
-		if !ok || !strings.HasPrefix(d.Measurement, "0102") || !strings.HasPrefix(d.InitData, "03") || d.Identity == "" {
+		if !ok || !strings.HasPrefix(d.Measurement, "0102") || !strings.HasPrefix(d.InitData, "03") ||
+			d.Identity == "" {
 			t.Errorf("%+v, %v", d, ok)
 		}
 		return d.Identity
@@ -59,8 +60,10 @@ func TestDescriptionOfRefusedReports(t *testing.T) {
 	if _, ok := p.Describe(json.RawMessage("{}"), attest.CodeReportDataMismatch); ok {
 		t.Error("what is no report was described")
 	}
-	for _, code := range []attest.Code{attest.CodeEvidenceMalformed, attest.CodeEvidenceUnsupported, attest.CodeRootUntrusted,
-		attest.CodeCertificateInvalid, attest.CodeCertificateExpired, attest.CodeSignatureInvalid, attest.CodeCollateralUnavailable, "", "new"} {
+	for _, code := range []attest.Code{attest.CodeEvidenceMalformed, attest.CodeEvidenceUnsupported,
+		attest.CodeRootUntrusted,
+		attest.CodeCertificateInvalid, attest.CodeCertificateExpired, attest.CodeSignatureInvalid,
+		attest.CodeCollateralUnavailable, "", "new"} {
 		if _, ok := p.Describe(one, code); ok {
 			t.Errorf("%s does not say that the signature is valid", code)
 		}

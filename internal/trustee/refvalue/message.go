@@ -66,7 +66,8 @@ func parseMessage(text []byte) (*Message, error) {
 	switch fields["type"] {
 	case "sample":
 	case "swid", "corim":
-		return nil, fmt.Errorf("type %q is not supported yet; register the values themselves with type \"sample\"", fields["type"])
+		return nil, fmt.Errorf("type %q is not supported yet; register the values themselves with type \"sample\"",
+			fields["type"])
 	default:
 		return nil, fmt.Errorf("type %q is not known, understood is \"sample\"", fields["type"])
 	}
@@ -101,7 +102,8 @@ func CheckName(name string) error {
 		switch c := name[i]; {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.', c == '/':
 		default:
-			return fmt.Errorf("%w: the name %q has a character other than letters, digits and \"-_./\"", ErrMessage, name)
+			return fmt.Errorf("%w: the name %q has a character other than letters, digits and \"-_./\"", ErrMessage,
+				name)
 		}
 	}
 	return nil

@@ -98,7 +98,8 @@ func options(t *testing.T) store.Options {
 // text reads a document back through a policy, which is what it is for.
 func text(t *testing.T, d policy.Document) string {
 	t.Helper()
-	p, err := policy.Compile(t.Context(), "package p\nv := json.marshal(input)", policy.Options{Queries: []string{"data.p.v"}})
+	p, err := policy.Compile(t.Context(), "package p\nv := json.marshal(input)",
+		policy.Options{Queries: []string{"data.p.v"}})
 	if err != nil {
 		t.Fatal(err)
 	}

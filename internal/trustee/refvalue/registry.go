@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package refvalue keeps the reference values that appraisal compares evidence with: what the owner says a launch measurement, a firmware
-// version or an init-data digest should be.
+// Package refvalue keeps the reference values that appraisal compares evidence with: what the owner says a launch
+// measurement, a firmware version or an init-data digest should be.
 //
-// A value is registered under a flat name with a time at which it ends, which is enforced; what it was before is kept. Appraisal sees
-// immutable snapshots, swapped when a change has reached stable storage.
+// A value is registered under a flat name with a time at which it ends, which is enforced; what it was before is
+// kept. Appraisal sees immutable snapshots, swapped when a change has reached stable storage.
 //
 // It trusts who calls it: authentication is the caller's. It does not say what a name means.
 package refvalue
@@ -121,7 +121,8 @@ func (r *Registry) Register(ctx context.Context, m *Message, also func(*store.Tx
 		if err != nil {
 			return fmt.Errorf("%w: value %q: %w", ErrMessage, name, err)
 		}
-		changes[name] = &entry{document: d, Value: Value{Name: name, Version: version, Expires: now.Add(r.lifetime), Value: raw}}
+		changes[name] = &entry{document: d, Value: Value{Name: name, Version: version, Expires: now.Add(r.lifetime),
+			Value: raw}}
 	}
 	return r.change(ctx, changes, also)
 }
@@ -270,7 +271,8 @@ func (s *Snapshot) get(name string, now time.Time) (entry, bool) {
 	return e, ok && now.Before(e.Expires)
 }
 
-// Lookup returns the value of a name in the form that policies compute with; false when there is none or its time is over.
+// Lookup returns the value of a name in the form that policies compute with; false when there is none or its time is
+// over.
 func (s *Snapshot) Lookup(name string, now time.Time) (policy.Document, bool) {
 	e, ok := s.get(name, now)
 	return e.document, ok

@@ -13,7 +13,8 @@ type module struct{ *ast.Module }
 func parse(text string) (module, error) {
 	m, err := ast.ParseModuleWithOpts("policy.rego", text, ast.ParserOptions{RegoVersion: ast.RegoV1})
 	if err != nil {
-		if m, err = ast.ParseModuleWithOpts("policy.rego", text, ast.ParserOptions{RegoVersion: ast.RegoV0}); err != nil {
+		if m, err = ast.ParseModuleWithOpts("policy.rego", text,
+			ast.ParserOptions{RegoVersion: ast.RegoV0}); err != nil {
 			return module{}, err
 		}
 	}
@@ -37,7 +38,8 @@ func (m module) defines(pkg, rule string) bool {
 func (m module) neverTrue(rule string) bool {
 	for _, r := range m.Rules {
 		for r := r; r != nil; r = r.Else {
-			if r.Head.Name.Equal(ast.Var(rule)) && (r.Head.Value == nil || !r.Head.Value.Equal(ast.BooleanTerm(false))) {
+			if r.Head.Name.Equal(ast.Var(rule)) && (r.Head.Value == nil ||
+				!r.Head.Value.Equal(ast.BooleanTerm(false))) {
 				return false
 			}
 		}

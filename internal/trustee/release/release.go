@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package release decides whether what an attested guest asks for may leave: a pure function of a verified token, the owner's policy, and the
-// request.
+// Package release decides whether what an attested guest asks for may leave: a pure function of a verified token, the
+// owner's policy, and the request.
 //
-// Around the policy stand two guards that it cannot switch off by its text. A token whose evidence ended in a simulated root gets nothing
-// unless the owner set allow_simulated with the policy. And a policy that would also have released to init-data of anybody's choice gets
-// nothing unless the owner set unsafe_any_initdata: that init-data is bound to a guest does not say who wrote it.
+// Around the policy stand two guards that it cannot switch off by its text. A token whose evidence ended in a
+// simulated root gets nothing unless the owner set allow_simulated with the policy. And a policy that would also have
+// released to init-data of anybody's choice gets nothing unless the owner set unsafe_any_initdata: that init-data is
+// bound to a guest does not say who wrote it.
 //
-// The package trusts the token's content, because its signature was verified, and the policy's, because an administrator set it. An
-// undefined answer, one that is not a boolean, and an error are denials.
+// The package trusts the token's content, because its signature was verified, and the policy's, because an
+// administrator set it. An undefined answer, one that is not a boolean, and an error are denials.
 package release
 
 import (
@@ -84,9 +85,9 @@ func NewToken(t *ear.Token, claims map[string]any) (*Token, error) {
 	return &Token{claims: actual, unauthorised: unauthorised, simulated: t.Simulated()}, nil
 }
 
-// withOtherInitData replaces what a token says because of its init-data's digest, and nothing else: the digest itself, and the rating, by the
-// one that the appraisal gave for a digest that nobody authorised. A token without such a rating keeps its own, so that only a policy which
-// looks at the digest itself will tell the two apart.
+// withOtherInitData replaces what a token says because of its init-data's digest, and nothing else: the digest
+// itself, and the rating, by the one that the appraisal gave for a digest that nobody authorised. A token without
+// such a rating keeps its own, so that only a policy which looks at the digest itself will tell the two apart.
 func withOtherInitData(claims map[string]any) map[string]any {
 	submods, ok := claims["submods"].(map[string]any)
 	if !ok {
@@ -156,7 +157,8 @@ func (p *Policy) Decide(ctx context.Context, t *Token, r Request) error {
 		return &Denial{CodePolicyDenied, "the release policy does not allow it"}
 	}
 	if t.simulated && !p.allowSimulated {
-		return &Denial{CodeSimulatedNotAllowed, "the release policy allows it, but the evidence ended in a simulated root, and the policy was " +
+		return &Denial{CodeSimulatedNotAllowed, "the release policy allows it, but the evidence ended in a " +
+			"simulated root, and the policy was " +
 			"set without allow_simulated"}
 	}
 	if p.unsafeAnyInitData {
@@ -167,7 +169,8 @@ func (p *Policy) Decide(ctx context.Context, t *Token, r Request) error {
 		return err
 	}
 	if allowed {
-		return &Denial{CodeInitDataNotPinned, "the release policy allows it, and would allow it with any other init-data too: compare " +
+		return &Denial{CodeInitDataNotPinned, "the release policy allows it, and would allow it with any other " +
+			"init-data too: compare " +
 			"init_data with the digests you want, or set the policy with unsafe_any_initdata"}
 	}
 	return nil
@@ -181,7 +184,8 @@ func (p *Policy) allows(ctx context.Context, claims policy.Document, data map[st
 	return value.True(), nil
 }
 
-// Check refuses, with an error that says what to do, a policy that cannot be compiled or that does not look at the init-data.
+// Check refuses, with an error that says what to do, a policy that cannot be compiled or that does not look at the
+// init-data.
 func Check(ctx context.Context, r Record) error {
 	if _, err := Compile(ctx, r, time.Now); err != nil {
 		return err
@@ -197,8 +201,10 @@ func Check(ctx context.Context, r Record) error {
 	if r.UnsafeAnyInitData || m.neverTrue("allow") || m.mentions("init_data") {
 		return nil
 	}
-	return errors.New("the policy does not look at init_data, so that a host could start the same guest with init-data of its own; " +
-		"compare input.submods.cpu0[\"" + ear.AnnotatedEvidence + "\"].init_data with the digests you want (the shipped templates do), " +
+	return errors.New("the policy does not look at init_data, so that a host could start the same guest with " +
+		"init-data of its own; " +
+		"compare input.submods.cpu0[\"" + ear.AnnotatedEvidence +
+		"\"].init_data with the digests you want (the shipped templates do), " +
 		"or accept any with unsafe_any_initdata")
 }
 

@@ -138,7 +138,8 @@ func TestDecisions(t *testing.T) {
 
 func TestAttackSimulatedGuest(t *testing.T) {
 	for _, marker := range []any{true, "yes", "", 0, map[string]any{}, []any{false}} {
-		for name, record := range map[string]Record{"template": {Text: affirming(t)}, "allow all": {Text: allowAll, UnsafeAnyInitData: true}} {
+		for name, record := range map[string]Record{"template": {Text: affirming(t)},
+			"allow all": {Text: allowAll, UnsafeAnyInitData: true}} {
 			t.Run(fmt.Sprintf("%s, marked %#v", name, marker), func(t *testing.T) {
 				g := affirmed()
 				g.simulated = marker
@@ -166,11 +167,12 @@ func TestAttackInitDataOfTheHostsChoice(t *testing.T) {
 		guest guest
 	}{
 		"allow all": {allowAll, affirmed()},
-		"status, appraised whatever the init-data":    {statusOnly, rated},
-		"status, by an appraisal that does not tell":  {statusOnly, foreign},
-		"a list of what is not wanted":                {denyList, claimed},
-		"that there are claims":                       {claimExists, claimed},
-		"template's status alone, whatever init-data": {strings.ReplaceAll(affirming(t), "init_data in init_data_digests", "init_data"), rated},
+		"status, appraised whatever the init-data":   {statusOnly, rated},
+		"status, by an appraisal that does not tell": {statusOnly, foreign},
+		"a list of what is not wanted":               {denyList, claimed},
+		"that there are claims":                      {claimExists, claimed},
+		"template's status alone, whatever init-data": {strings.ReplaceAll(affirming(t),
+			"init_data in init_data_digests", "init_data"), rated},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := decide(t, Record{Text: c.text}, c.guest, wanted); got != CodeInitDataNotPinned {
@@ -235,8 +237,10 @@ func TestFewerClaimsReleaseNoMore(t *testing.T) {
 		for _, name := range append([]string{}, sortedKeys(node)...) {
 			value := node[name]
 			delete(node, name)
-			// The rating for other init-data is a reason to refuse less, not to release more: the policy pins the digest itself.
-			if released(full) && name != appraisal.UnauthorisedInitData && !strings.HasPrefix(path, "/submods/cpu0/"+appraisal.UnauthorisedInitData) {
+			// The rating for other init-data is a reason to refuse less, not to release more: the policy pins the
+			// digest itself.
+			if released(full) && name != appraisal.UnauthorisedInitData &&
+				!strings.HasPrefix(path, "/submods/cpu0/"+appraisal.UnauthorisedInitData) {
 				t.Errorf("released without %s/%s", path, name)
 			}
 			node[name] = value
@@ -260,12 +264,14 @@ func TestAttackPolicyWhenSet(t *testing.T) {
 		record Record
 		wrong  string
 	}{
-		"template":                   {Record{Text: affirming(t)}, ""},
-		"deny all":                   {Record{Text: templates.DenyAll()}, ""},
-		"deny all, in the old way":   {Record{Text: "package policy\ndefault allow = false"}, ""},
-		"digest in a rule":           {Record{Text: fmt.Sprintf(pinOnly, digest)}, ""},
-		"digest by brackets":         {Record{Text: "package policy\nimport rego.v1\nallow if " + evidence + "[\"init_data\"] == \"1\""}, ""},
-		"Rego v0":                    {Record{Text: "package policy\ndefault allow = false\nallow { " + evidence + ".init_data == \"1\" }"}, ""},
+		"template":                 {Record{Text: affirming(t)}, ""},
+		"deny all":                 {Record{Text: templates.DenyAll()}, ""},
+		"deny all, in the old way": {Record{Text: "package policy\ndefault allow = false"}, ""},
+		"digest in a rule":         {Record{Text: fmt.Sprintf(pinOnly, digest)}, ""},
+		"digest by brackets": {Record{Text: "package policy\nimport rego.v1\nallow if " + evidence +
+			"[\"init_data\"] == \"1\""}, ""},
+		"Rego v0": {Record{Text: "package policy\ndefault allow = false\nallow { " + evidence +
+			".init_data == \"1\" }"}, ""},
 		"allow all, accepted":        {Record{Text: allowAll, UnsafeAnyInitData: true}, ""},
 		"allow all":                  {Record{Text: allowAll}, "unsafe_any_initdata"},
 		"status only":                {Record{Text: statusOnly}, "unsafe_any_initdata"},
@@ -276,7 +282,8 @@ func TestAttackPolicyWhenSet(t *testing.T) {
 		"empty":                      {Record{}, "empty"},
 		"another package":            {Record{Text: "package release\nallow := true"}, "package policy"},
 		"another rule":               {Record{Text: "package policy\nallowed := true"}, "package policy"},
-		"the network":                {Record{Text: "package policy\nallow if http.send({\"url\": \"http://x\"})"}, "http.send"},
+		"the network": {Record{Text: "package policy\nallow if http.send({\"url\": \"http://x\"})"},
+			"http.send"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := Check(t.Context(), c.record)
@@ -288,7 +295,8 @@ func TestAttackPolicyWhenSet(t *testing.T) {
 }
 
 func TestRecords(t *testing.T) {
-	for _, r := range []Record{{}, {Text: "package policy"}, {Text: "x", AllowSimulated: true}, {Text: "y", UnsafeAnyInitData: true}} {
+	for _, r := range []Record{{}, {Text: "package policy"}, {Text: "x", AllowSimulated: true},
+		{Text: "y", UnsafeAnyInitData: true}} {
 		text, err := r.Marshal()
 		if err != nil {
 			t.Fatal(err)
@@ -325,7 +333,8 @@ func FuzzDecide(f *testing.F) {
 		submods, _ := claims["submods"].(map[string]any)
 		cpu, _ := submods["cpu0"].(map[string]any)
 		annotated, _ := cpu[ear.AnnotatedEvidence].(map[string]any)
-		if cpu["ear.status"] != "affirming" || annotated["init_data"] != digest || plugin != "resource" || path != "db/password/1" {
+		if cpu["ear.status"] != "affirming" || annotated["init_data"] != digest || plugin != "resource" ||
+			path != "db/password/1" {
 			t.Errorf("released %s %s to %s", plugin, path, text)
 		}
 	})

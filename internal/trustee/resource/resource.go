@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package resource holds what the trustee releases: plugins, each of which answers the requests below its name, and the plugin "resource",
-// which keeps secrets in the store.
+// Package resource holds what the trustee releases: plugins, each of which answers the requests below its name, and
+// the plugin "resource", which keeps secrets in the store.
 //
-// A plugin says what a request needs (an administrator, or a token and a release decision) from its method and path alone, before anything of
-// the body is looked at; it is handed the request only after that was satisfied. It does not decide who may have what.
+// A plugin says what a request needs (an administrator, or a token and a release decision) from its method and path
+// alone, before anything of the body is looked at; it is handed the request only after that was satisfied. It does
+// not decide who may have what.
 package resource
 
 import (
@@ -117,7 +118,8 @@ func (p Stored) Handle(ctx context.Context, r Request) (Answer, error) {
 	return Answer{}, fmt.Errorf("the plugin \"resource\" has no operation %s", r.Method)
 }
 
-// List describes at most limit resources whose paths begin with prefix and come after the one given, in the order of their bytes.
+// List describes at most limit resources whose paths begin with prefix and come after the one given, in the order of
+// their bytes.
 func (p Stored) List(ctx context.Context, prefix, after string, limit int) ([]kbs.ResourceInfo, error) {
 	list, err := p.Store.List(ctx, namespace, prefix, after, limit)
 	infos := make([]kbs.ResourceInfo, len(list))

@@ -14,7 +14,8 @@ import (
 func open(t *testing.T) Stored {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := store.Open(t.Context(), store.Options{Dir: filepath.Join(dir, "data"), KeyFile: filepath.Join(dir, "key")})
+	s, err := store.Open(t.Context(), store.Options{Dir: filepath.Join(dir, "data"),
+		KeyFile: filepath.Join(dir, "key")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +47,8 @@ func TestSetGetDelete(t *testing.T) {
 			t.Errorf("after it was set to %q: %v", value, err)
 		}
 	}
-	if list, err := p.List(t.Context(), "repo/", "", 10); err != nil || len(list) != 1 || list[0].Path != "repo/type/tag" || list[0].Size != 0 {
+	if list, err := p.List(t.Context(), "repo/", "", 10); err != nil || len(list) != 1 ||
+		list[0].Path != "repo/type/tag" || list[0].Size != 0 {
 		t.Errorf("list: %v, %v", list, err)
 	}
 	if err := p.change(t, Request{Method: "DELETE", Path: path}); err != nil {
@@ -55,13 +57,15 @@ func TestSetGetDelete(t *testing.T) {
 	if err := p.change(t, Request{Method: "DELETE", Path: path}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("second deletion: %v", err)
 	}
-	if err := p.change(t, Request{Method: "POST", Path: path, Body: make([]byte, MaxSize+1)}); !errors.Is(err, ErrTooLarge) {
+	large := Request{Method: "POST", Path: path, Body: make([]byte, MaxSize+1)}
+	if err := p.change(t, large); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("too large: %v", err)
 	}
 }
 
 func TestAccess(t *testing.T) {
-	want := map[string]Access{"GET": Release, "POST": Admin, "DELETE": Admin, "PUT": Nobody, "HEAD": Nobody, "": Nobody, "get": Nobody}
+	want := map[string]Access{"GET": Release, "POST": Admin, "DELETE": Admin, "PUT": Nobody, "HEAD": Nobody,
+		"": Nobody, "get": Nobody}
 	for method, access := range want {
 		if got := (Stored{}).Access(method, []string{"a", "b", "c"}); got != access {
 			t.Errorf("%s: %v, want %v", method, got, access)
@@ -72,8 +76,10 @@ func TestAccess(t *testing.T) {
 func TestAttackPaths(t *testing.T) {
 	p := open(t)
 	for _, path := range [][]string{
-		nil, {"a"}, {"a", "b"}, {"a", "b", "c", "d"}, {"a", "b", ""}, {"", "b", "c"}, {"..", "b", "c"}, {".", "b", "c"}, {"a/b", "c", "d"},
-		{"a", "b", ".hidden"}, {"a", "b", "c%2f"}, {"a", "b", "c\x00"}, {"a", "b", "ä"}, {"a", "b", strings.Repeat("c", 5000)},
+		nil, {"a"}, {"a", "b"}, {"a", "b", "c", "d"}, {"a", "b", ""}, {"", "b", "c"}, {"..", "b", "c"},
+		{".", "b", "c"}, {"a/b", "c", "d"},
+		{"a", "b", ".hidden"}, {"a", "b", "c%2f"}, {"a", "b", "c\x00"}, {"a", "b", "ä"},
+		{"a", "b", strings.Repeat("c", 5000)},
 	} {
 		t.Run(strings.Join(path, "+")[:min(20, len(strings.Join(path, "+")))], func(t *testing.T) {
 			for _, method := range []string{Get, Post, Delete} {

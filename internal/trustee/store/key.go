@@ -16,7 +16,8 @@ import (
 	"strings"
 )
 
-// keyPrefix is the version of the key file's form: prefix, 43 characters of unpadded URL-safe base64 (32 random bytes), newline.
+// keyPrefix is the version of the key file's form: prefix, 43 characters of unpadded URL-safe base64 (32 random
+// bytes), newline.
 const keyPrefix = "nacre-store-key-v1:"
 
 const keySize = 32
@@ -24,8 +25,9 @@ const keySize = 32
 // maxKeyFile caps what is read of a key file, in bytes.
 const maxKeyFile = 256
 
-// loadKey reads the key file, or creates it with a fresh key when it does not exist. It refuses a file that others than its owner can read, and,
-// unless beside is set, one that lies at or below the data directory: a copy of that directory must not carry its own key.
+// loadKey reads the key file, or creates it with a fresh key when it does not exist. It refuses a file that others
+// than its owner can read, and, unless beside is set, one that lies at or below the data directory: a copy of that
+// directory must not carry its own key.
 func loadKey(path, dataDir string, beside bool) ([]byte, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of the key file: %w", err)
@@ -61,8 +63,8 @@ func readKey(path string) ([]byte, error) {
 		return nil, fmt.Errorf("the key file %s is not a regular file", path)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("the key file %s has mode %04o: others than its owner can open it; run `chmod 600 %[1]s`, "+
-			"and think about who may have read it", path, info.Mode().Perm())
+		return nil, fmt.Errorf("the key file %s has mode %04o: others than its owner can open it; "+
+			"run `chmod 600 %[1]s`, and think about who may have read it", path, info.Mode().Perm())
 	}
 	if info.Size() > maxKeyFile {
 		return nil, fmt.Errorf("the key file %s has %d bytes; a key file has one short line", path, info.Size())
@@ -120,8 +122,8 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// apart refuses a key file at or below the data directory. Both are resolved first, and directories are compared by identity, so neither a
-// symbolic link nor a second mount of the same directory hides it.
+// apart refuses a key file at or below the data directory. Both are resolved first, and directories are compared by
+// identity, so neither a symbolic link nor a second mount of the same directory hides it.
 func apart(keyFile, dataDir string) error {
 	data, err := os.Stat(dataDir)
 	if err != nil {
@@ -129,7 +131,8 @@ func apart(keyFile, dataDir string) error {
 	}
 	real, err := filepath.EvalSymlinks(keyFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		// Not created yet: its directory decides. A dangling link would be created where it points to, so it is refused.
+		// Not created yet: its directory decides. A dangling link would be created where it points to, so it is
+		// refused.
 		if _, lerr := os.Lstat(keyFile); lerr == nil {
 			return fmt.Errorf("the key file %s is a symbolic link to nothing; remove it", keyFile)
 		}
@@ -148,8 +151,8 @@ func apart(keyFile, dataDir string) error {
 			return fmt.Errorf("inspect the path of the key file: %w", err)
 		}
 		if os.SameFile(info, data) {
-			return fmt.Errorf("the key file %s lies below the data directory %s: whoever copies that directory would have the key to it; "+
-				"name another place with --key-file, or accept it with --unsafe-key-beside-data", keyFile, dataDir)
+			return fmt.Errorf("the key file %s lies below the data directory %s: whoever copies that directory "+
+				"would have the key to it; name another place with --key-file, or accept it with --unsafe-key-beside-data", keyFile, dataDir)
 		}
 		if dir == filepath.Dir(dir) {
 			return nil
@@ -169,7 +172,8 @@ func newSealer(key []byte) (sealer, error) {
 	return sealer{aead}, err
 }
 
-// place is the associated data of a value: kind of table, namespace and key, each with its length, so that no two places have the same.
+// place is the associated data of a value: kind of table, namespace and key, each with its length, so that no two
+// places have the same.
 func place(kind string, ns Namespace, key string) []byte {
 	b := make([]byte, 0, len(kind)+len(ns)+len(key)+12)
 	for _, part := range []string{kind, string(ns), key} {
@@ -186,7 +190,8 @@ func (s sealer) seal(kind string, ns Namespace, key string, value []byte) []byte
 func (s sealer) open(kind string, ns Namespace, key string, sealed []byte) ([]byte, error) {
 	value, err := s.aead.Open(nil, nil, sealed, place(kind, ns, key))
 	if err != nil {
-		return nil, fmt.Errorf("open the sealed value %s/%s: it was not sealed with this key for this place: %w", ns, key, err)
+		return nil, fmt.Errorf("open the sealed value %s/%s: it was not sealed with this key for this place: %w", ns,
+			key, err)
 	}
 	return value, nil
 }

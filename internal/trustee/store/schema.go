@@ -8,11 +8,11 @@ import (
 	"fmt"
 )
 
-// migrations take an empty database to the current schema, one step a version; PRAGMA user_version says how many were taken. A step that was
-// released never changes.
+// migrations take an empty database to the current schema, one step a version; PRAGMA user_version says how many were
+// taken. A step that was released never changes.
 var migrations = []string{
-	// 1: values; values that expire; the log, whose digest column is what the writer of an entry computed over it. Times are seconds since
-	// 1970.
+	// 1: values; values that expire; the log, whose digest column is what the writer of an entry computed over it.
+	// Times are seconds since 1970.
 	`CREATE TABLE value (
 		ns      TEXT NOT NULL,
 		key     TEXT NOT NULL,
@@ -41,7 +41,8 @@ func migrate(ctx context.Context, conn *sql.Conn) error {
 		return fmt.Errorf("read the schema version: %w", err)
 	}
 	if version > len(migrations) {
-		return fmt.Errorf("the database has schema version %d, this program knows %d: it was written by a newer nacre-trustee; use that one",
+		return fmt.Errorf("the database has schema version %d, this program knows %d: it was written by a newer "+
+			"nacre-trustee; use that one",
 			version, len(migrations))
 	}
 	for ; version < len(migrations); version++ {

@@ -86,7 +86,8 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("the data directory %s is not a directory", o.Dir)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("the data directory %s has mode %04o: others than its owner can enter it; run `chmod 700 %[1]s`",
+		return nil, fmt.Errorf("the data directory %s has mode %04o: others than its owner can enter it; "+
+			"run `chmod 700 %[1]s`",
 			o.Dir, info.Mode().Perm())
 	}
 	s := &Store{now: o.Now, jobs: make(chan *job, maxBatch), closing: make(chan struct{}), done: make(chan struct{})}
@@ -107,7 +108,8 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("inspect the database: %w", err)
 	}
 	if _, err := os.Stat(o.KeyFile); present && errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the database %s exists, its key file %s does not: put the key back (a new key cannot open old values)",
+		return nil, fmt.Errorf("the database %s exists, its key file %s does not: put the key back (a new key "+
+			"cannot open old values)",
 			database, o.KeyFile)
 	}
 	key, err := loadKey(o.KeyFile, o.Dir, o.UnsafeKeyBesideData)
@@ -168,7 +170,7 @@ func (s *Store) open(ctx context.Context, database string) error {
 			WHERE ns = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?`},
 		{&s.entries, `SELECT id, body, digest FROM log WHERE id > ? ORDER BY id LIMIT ?`},
 	} {
-		if *p.stmt, err = s.read.PrepareContext(ctx, p.text); err != nil { //nolint:sqlclosecheck // closed with the database
+		if *p.stmt, err = s.read.PrepareContext(ctx, p.text); err != nil { //nolint:sqlclosecheck // by s.read.Close
 			return errors.Join(err, conn.Close())
 		}
 	}
@@ -176,7 +178,8 @@ func (s *Store) open(ctx context.Context, database string) error {
 	return nil
 }
 
-// made says whether there is a database already, and otherwise makes an empty file for it (SQLite would use the process's umask).
+// made says whether there is a database already, and otherwise makes an empty file for it (SQLite would use the
+// process's umask).
 func made(path string) (bool, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -199,7 +202,8 @@ func lock(path string) (*os.File, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another process has the data directory %s open; stop it, or name another directory", filepath.Dir(path))
+			return nil, fmt.Errorf("another process has the data directory %s open; stop it, or name "+
+				"another directory", filepath.Dir(path))
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -262,7 +266,8 @@ type Info struct {
 	Updated time.Time
 }
 
-// List describes at most limit values of a namespace whose keys begin with prefix and come after the one given, in the order of their bytes.
+// List describes at most limit values of a namespace whose keys begin with prefix and come after the one given, in
+// the order of their bytes.
 func (s *Store) List(ctx context.Context, ns Namespace, prefix, after string, limit int) ([]Info, error) {
 	rows, err := s.list.QueryContext(ctx, string(ns), after, prefix, prefix+string(utf8.MaxRune), limit)
 	if err != nil {
@@ -308,7 +313,8 @@ func (s *Store) Entries(ctx context.Context, after int64, limit int) ([]Entry, e
 	return list, rows.Err()
 }
 
-// Head returns id and digest of the log's last entry as they were sealed with the commit that wrote it; id 0 for an empty log.
+// Head returns id and digest of the log's last entry as they were sealed with the commit that wrote it; id 0 for an
+// empty log.
 func (s *Store) Head(ctx context.Context) (int64, []byte, error) {
 	v, err := s.Get(ctx, own, headKey)
 	if errors.Is(err, ErrNotFound) {

@@ -71,7 +71,8 @@ func TestListPages(t *testing.T) {
 	o.Now = func() time.Time { return time.Unix(1000, 0) }
 	s := open(t, o)
 	update(t, s, func(tx *Tx) error {
-		return errors.Join(tx.Put("n", "a/c", nil), tx.Put("n", "a/a", []byte("12")), tx.Put("n", "a/b", nil), tx.Put("m", "a/z", nil),
+		return errors.Join(tx.Put("n", "a/c", nil), tx.Put("n", "a/a", []byte("12")), tx.Put("n", "a/b", nil),
+			tx.Put("m", "a/z", nil),
 			tx.Put("n", "b", nil))
 	})
 	keys := func(prefix, after string, limit int) (keys []string) {
@@ -89,7 +90,8 @@ func TestListPages(t *testing.T) {
 		limit         int
 		want          string
 	}{
-		{"", "", 10, "[a/a a/b a/c b]"}, {"a", "", 2, "[a/a a/b]"}, {"a", "a/b", 2, "[a/c]"}, {"a/", "", 10, "[a/a a/b a/c]"}, {"c", "", 10, "[]"},
+		{"", "", 10, "[a/a a/b a/c b]"}, {"a", "", 2, "[a/a a/b]"}, {"a", "a/b", 2, "[a/c]"},
+		{"a/", "", 10, "[a/a a/b a/c]"}, {"c", "", 10, "[]"},
 	} {
 		if got := fmt.Sprint(keys(c.prefix, c.after, c.limit)); got != c.want {
 			t.Errorf("prefix %q after %q: %s, want %s", c.prefix, c.after, got, c.want)
@@ -177,7 +179,9 @@ func TestUsedOnce(t *testing.T) {
 	o.Now = func() time.Time { return *clock.Load() }
 	s := open(t, o)
 	insert := func(value string, until time.Time) error {
-		return s.Update(t.Context(), func(tx *Tx) error { return tx.InsertExpiring("session", "id", []byte(value), until) })
+		return s.Update(t.Context(), func(tx *Tx) error {
+			return tx.InsertExpiring("session", "id", []byte(value), until)
+		})
 	}
 	var won atomic.Int32
 	var wait sync.WaitGroup
@@ -244,7 +248,8 @@ func TestModesAndPlaces(t *testing.T) {
 	o := options(t)
 	s := open(t, o)
 	for path, want := range map[string]os.FileMode{
-		o.Dir: 0o700 | os.ModeDir, o.KeyFile: 0o600, filepath.Join(o.Dir, "trustee.db"): 0o600, filepath.Join(o.Dir, "trustee.db-wal"): 0o600,
+		o.Dir: 0o700 | os.ModeDir, o.KeyFile: 0o600, filepath.Join(o.Dir, "trustee.db"): 0o600,
+		filepath.Join(o.Dir, "trustee.db-wal"): 0o600,
 	} {
 		if info, err := os.Stat(path); err != nil || info.Mode() != want {
 			t.Errorf("%s: %v, %v; want mode %v", path, info.Mode(), err, want)
@@ -315,7 +320,8 @@ func TestAnotherKeyIsTold(t *testing.T) {
 	other := options(t)
 	open(t, other).Close()
 	o.KeyFile = other.KeyFile
-	if _, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), "does not belong to this database") {
+	if _, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(),
+		"does not belong to this database") {
 		t.Errorf("another database's key: %v", err)
 	}
 	o.KeyFile = filepath.Join(t.TempDir(), "new.key")
@@ -327,12 +333,15 @@ func TestAnotherKeyIsTold(t *testing.T) {
 func TestHostileKeyFiles(t *testing.T) {
 	good := keyPrefix + strings.Repeat("A", 43) + "\n"
 	for name, text := range map[string]string{
-		"empty": "", "no prefix": strings.Repeat("A", 43), "short": keyPrefix + "AAAA", "long": keyPrefix + strings.Repeat("A", 44),
-		"padded": keyPrefix + strings.Repeat("A", 43) + "=", "two lines": good + "\n", "non-canonical": keyPrefix + strings.Repeat("A", 42) + "B",
-		"huge": good + strings.Repeat(" ", maxKeyFile),
+		"empty": "", "no prefix": strings.Repeat("A", 43), "short": keyPrefix + "AAAA",
+		"long":   keyPrefix + strings.Repeat("A", 44),
+		"padded": keyPrefix + strings.Repeat("A", 43) + "=", "two lines": good + "\n",
+		"non-canonical": keyPrefix + strings.Repeat("A", 42) + "B",
+		"huge":          good + strings.Repeat(" ", maxKeyFile),
 	} {
 		o := options(t)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(o.KeyFile), 0o700), os.WriteFile(o.KeyFile, []byte(text), 0o600)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(o.KeyFile), 0o700),
+			os.WriteFile(o.KeyFile, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		if s, err := Open(t.Context(), o); err == nil {
@@ -347,7 +356,8 @@ func TestAttackMoveASealedValue(t *testing.T) {
 	o := options(t)
 	s := open(t, o)
 	update(t, s, func(tx *Tx) error {
-		return errors.Join(tx.Put("n", "mine", []byte("chosen")), tx.Put("n", "theirs", []byte("secret")), tx.Put("m", "theirs", []byte("x")),
+		return errors.Join(tx.Put("n", "mine", []byte("chosen")), tx.Put("n", "theirs", []byte("secret")),
+			tx.Put("m", "theirs", []byte("x")),
 			tx.InsertExpiring("n", "theirs", []byte("session"), time.Now().Add(time.Hour)))
 	})
 	s.Close()
@@ -364,7 +374,8 @@ func TestAttackMoveASealedValue(t *testing.T) {
 			}
 		})
 	}
-	if raw, err := os.ReadFile(filepath.Join(o.Dir, "trustee.db")); err != nil || bytes.Contains(raw, []byte("secret")) {
+	if raw, err := os.ReadFile(filepath.Join(o.Dir, "trustee.db")); err != nil ||
+		bytes.Contains(raw, []byte("secret")) {
 		t.Errorf("the value is readable in the file: %v", err)
 	}
 }
@@ -450,10 +461,13 @@ func BenchmarkUpdate(b *testing.B) {
 				wait.Go(func() {
 					for i := n.Add(1); i <= int64(b.N); i = n.Add(1) {
 						if err := s.Update(context.Background(), func(tx *Tx) error {
-							if err := tx.InsertExpiring("session", fmt.Sprint(i), token, time.Now().Add(time.Hour)); err != nil {
+							if err := tx.InsertExpiring("session", fmt.Sprint(i), token,
+								time.Now().Add(time.Hour)); err != nil {
 								return err
 							}
-							return tx.Append(func(int64, []byte) ([]byte, []byte, error) { return body, body[:32], nil })
+							return tx.Append(func(int64, []byte) ([]byte, []byte, error) {
+								return body, body[:32], nil
+							})
 						}); err != nil {
 							b.Error(err)
 						}

@@ -33,11 +33,12 @@ type job struct {
 	result chan error
 }
 
-// Update runs change as one transaction and returns when it has reached stable storage, or change's error when it was undone. Change runs on
-// the writer's goroutine while everybody waits: it must be short and must not call the store. It may run more than once, with what it did
-// before undone.
+// Update runs change as one transaction and returns when it has reached stable storage, or change's error when it was
+// undone. Change runs on the writer's goroutine while everybody waits: it must be short and must not call the store.
+// It may run more than once, with what it did before undone.
 //
-// Ctx bounds the wait for a place in the queue. From then on Update waits for the outcome, so that its caller always knows it.
+// Ctx bounds the wait for a place in the queue. From then on Update waits for the outcome, so that its caller always
+// knows it.
 func (s *Store) Update(ctx context.Context, change func(*Tx) error) error {
 	j := &job{change: change, result: make(chan error, 1)}
 	if err := ctx.Err(); err != nil {
@@ -127,15 +128,18 @@ func newWriter(ctx context.Context, conn *sql.Conn, seal sealer, now func() time
 		{&w.get, `SELECT sealed FROM value WHERE ns = ? AND key = ?`},
 		{&w.put, `INSERT INTO value (ns, key, updated, sealed) VALUES (?, ?, ?, ?)
 			ON CONFLICT (ns, key) DO UPDATE SET updated = excluded.updated, sealed = excluded.sealed`},
-		{&w.putNew, `INSERT INTO value (ns, key, updated, sealed) VALUES (?, ?, ?, ?) ON CONFLICT (ns, key) DO NOTHING`},
+		{&w.putNew, `INSERT INTO value (ns, key, updated, sealed) VALUES (?, ?, ?, ?)
+			ON CONFLICT (ns, key) DO NOTHING`},
 		{&w.remove, `DELETE FROM value WHERE ns = ? AND key = ?`},
 		{&w.insertExpiring, `INSERT INTO expiring (ns, key, expires, sealed) VALUES (?, ?, ?, ?)
-			ON CONFLICT (ns, key) DO UPDATE SET expires = excluded.expires, sealed = excluded.sealed WHERE expiring.expires <= ?`},
+			ON CONFLICT (ns, key) DO UPDATE SET expires = excluded.expires, sealed = excluded.sealed
+			WHERE expiring.expires <= ?`},
 		{&w.append, `INSERT INTO log (id, body, digest) VALUES (?, ?, ?)`},
-		{&w.prune, `DELETE FROM expiring WHERE rowid IN (SELECT rowid FROM expiring WHERE expires <= ? ORDER BY expires LIMIT ?)`},
+		{&w.prune, `DELETE FROM expiring WHERE rowid IN
+			(SELECT rowid FROM expiring WHERE expires <= ? ORDER BY expires LIMIT ?)`},
 	} {
 		var err error
-		if *p.stmt, err = conn.PrepareContext(ctx, p.text); err != nil { //nolint:sqlclosecheck // closed with the connection
+		if *p.stmt, err = conn.PrepareContext(ctx, p.text); err != nil { //nolint:sqlclosecheck // by conn.Close
 			return nil, err
 		}
 	}
@@ -152,16 +156,19 @@ func (w *writer) checkKey() error {
 		return err
 	}}})[0]
 	if err != nil {
-		return fmt.Errorf("the key file does not belong to this database (or the database is damaged); name the key it was made with: %w", err)
+		return fmt.Errorf("the key file does not belong to this database (or the database is damaged); name the "+
+			"key it was made with: %w", err)
 	}
 	return nil
 }
 
-// loadHead finds the log's end and compares it with the sealed note of it, so that entries cut off the end do not go unnoticed.
+// loadHead finds the log's end and compares it with the sealed note of it, so that entries cut off the end do not go
+// unnoticed.
 func (w *writer) loadHead() error {
 	var id int64
 	var digest []byte
-	err := w.conn.QueryRowContext(context.Background(), `SELECT id, digest FROM log ORDER BY id DESC LIMIT 1`).Scan(&id, &digest)
+	err := w.conn.QueryRowContext(context.Background(),
+		`SELECT id, digest FROM log ORDER BY id DESC LIMIT 1`).Scan(&id, &digest)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("read the log's end: %w", err)
 	}
@@ -182,18 +189,19 @@ func (w *writer) loadHead() error {
 		}
 	}
 	if id != sealedID || !bytes.Equal(digest, sealedDigest) {
-		return fmt.Errorf("the audit log ends at entry %d, but entry %d was the last that the trustee wrote: somebody changed the database; "+
+		return fmt.Errorf("the audit log ends at entry %d, but entry %d was the last that the trustee wrote: "+
+			"somebody changed the database; "+
 			"keep it for inspection and restore a backup", id, sealedID)
 	}
 	w.headID, w.headDigest = id, digest
 	return nil
 }
 
-// commit runs the jobs in one database transaction and returns the error of each. A job that fails is undone alone; when the commit fails, all
-// have failed.
+// commit runs the jobs in one database transaction and returns the error of each. A job that fails is undone alone;
+// when the commit fails, all have failed.
 //
-// Jobs hardly ever fail after they have written something. So all run without a mark to return to, which costs more than many a change; only
-// when one has failed so is everything undone and run again with marks.
+// Jobs hardly ever fail after they have written something. So all run without a mark to return to, which costs more
+// than many a change; only when one has failed so is everything undone and run again with marks.
 func (w *writer) commit(batch []*job) []error {
 	w.errs = append(w.errs[:0], make([]error, len(batch))...)
 	headID, headDigest := w.headID, w.headDigest
@@ -216,7 +224,8 @@ func (w *writer) undoAll(headID int64, headDigest []byte) {
 	w.headID, w.headDigest = headID, headDigest
 }
 
-// exec runs a statement of the writer's to its end: a transaction belongs to several callers, and none of them can interrupt it.
+// exec runs a statement of the writer's to its end: a transaction belongs to several callers, and none of them can
+// interrupt it.
 func exec(s *sql.Stmt, args ...any) (sql.Result, error) {
 	return s.ExecContext(context.Background(), args...)
 }
@@ -274,7 +283,8 @@ func (w *writer) runJob(i int, j *job, marked bool) error {
 	return nil
 }
 
-// change runs one job; a panic in it is its error, not the end of the process with other people's transactions half done.
+// change runs one job; a panic in it is its error, not the end of the process with other people's transactions half
+// done.
 func change(j *job, tx *Tx) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -293,7 +303,8 @@ type Tx struct {
 func checkPlace(ns Namespace, key string, value []byte) error {
 	switch {
 	case key == "" || len(key) > MaxKey || !utf8.ValidString(key) || strings.ContainsRune(key, 0):
-		return fmt.Errorf("store into %s: a key is 1 to %d bytes of UTF-8 without NUL, this one has %d", ns, MaxKey, len(key))
+		return fmt.Errorf("store into %s: a key is 1 to %d bytes of UTF-8 without NUL, this one has %d", ns, MaxKey,
+			len(key))
 	case len(value) > MaxValue:
 		return fmt.Errorf("store %s/%s: %d bytes, at most %d", ns, key, len(value), MaxValue)
 	}
@@ -315,7 +326,8 @@ func (tx *Tx) Put(ns Namespace, key string, value []byte) error {
 		return err
 	}
 	tx.wrote = true
-	if _, err := exec(tx.w.put, string(ns), key, tx.w.now().Unix(), tx.w.seal.seal(kindValue, ns, key, value)); err != nil {
+	if _, err := exec(tx.w.put, string(ns), key, tx.w.now().Unix(),
+		tx.w.seal.seal(kindValue, ns, key, value)); err != nil {
 		return fmt.Errorf("store %s/%s: %w", ns, key, err)
 	}
 	return nil
@@ -343,8 +355,8 @@ func (tx *Tx) Delete(ns Namespace, key string) error {
 	return nil
 }
 
-// InsertExpiring sets the value of a key that has none until a time is reached (whole seconds), or returns ErrExists. It is how something is
-// used once: of all that insert the same key, one succeeds.
+// InsertExpiring sets the value of a key that has none until a time is reached (whole seconds), or returns ErrExists.
+// It is how something is used once: of all that insert the same key, one succeeds.
 func (tx *Tx) InsertExpiring(ns Namespace, key string, value []byte, until time.Time) error {
 	if err := checkPlace(ns, key, value); err != nil {
 		return err
@@ -367,8 +379,8 @@ func inserted(r sql.Result, err error) error {
 	return nil
 }
 
-// Append adds an entry to the log. Compose gets the entry's id and the digest of the entry before it (nil for the first) and returns the entry's
-// body and digest.
+// Append adds an entry to the log. Compose gets the entry's id and the digest of the entry before it (nil for the
+// first) and returns the entry's body and digest.
 func (tx *Tx) Append(compose func(id int64, previous []byte) (body, digest []byte, err error)) error {
 	id := tx.w.headID + 1
 	body, digest, err := compose(id, tx.w.headDigest)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Release policy: the resources named below, to guests whose appraisal is affirming and whose init-data is one of those named below.
+# Release policy: the resources named below, to guests whose appraisal is affirming and whose init-data is one of
+# those named below.
 package policy
 
 import rego.v1
