@@ -32,7 +32,7 @@ func (s *story) attacks(ctx context.Context) error {
 		{"honest", func() (sandbox.Config, error) { return honest, nil }},
 		{"another-command-line", func() (sandbox.Config, error) {
 			c := honest
-			c.Tamper.ExtraCmdline = "sysrq_always_enabled" // a door into the kernel from its console
+			c.Tamper.ExtraCmdline = "loglevel=7" // the kernel would tell its log to the host
 			return c, nil
 		}},
 		{"changed-root-image", func() (sandbox.Config, error) {
