@@ -115,6 +115,9 @@ func (r *report) step(name, title string, attack bool, do func(s *Step) error) e
 		}
 	}
 	r.out.printf("    %s  %.1fs\n", mark, s.Seconds)
+	if s.Twin != "" {
+		r.out.printf("    twin: %s\n", s.Twin)
+	}
 	return err
 }
 
