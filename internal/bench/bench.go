@@ -23,17 +23,20 @@ type Options struct {
 	Trustee, Floor, Nacre string
 	// Platform signs the evidence of guests that are not started.
 	Platform *signer.Platform
-	// InitData makes the init-data of a pod: it names the trustee, by URL and certificate, and allows the manifest's containers.
+	// InitData makes the init-data of a pod: it names the trustee, by URL and certificate, and allows the manifest's
+	// containers.
 	InitData func(trusteeURL string, cert []byte, manifest string) ([]byte, error)
 
-	// Image is what guests boot, and PodImage the reference of a busybox image under which they find it. QEMU and CacheDir are
-	// sandbox.Config's. RunArgs are the arguments, beside the manifest, that make `nacre run` use the same.
+	// Image is what guests boot, and PodImage the reference of a busybox image under which they find it. QEMU and
+	// CacheDir are sandbox.Config's. RunArgs are the arguments, beside the manifest, that make `nacre run` use the
+	// same.
 	Image          *guestos.Image
 	PodImage       string
 	QEMU, CacheDir string
 	RunArgs        []string
 
-	// Requests is how many attestations a round has; other loads follow from it. Rounds is how many rounds there are: rows are medians.
+	// Requests is how many attestations a round has; other loads follow from it. Rounds is how many rounds there
+	// are: rows are medians.
 	Requests, Rounds int
 	// Only, when set, leaves out the other side's part.
 	Only Side

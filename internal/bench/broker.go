@@ -30,7 +30,8 @@ type comparison struct {
 	median, floorMedian []time.Duration
 }
 
-// add runs both, the floor first in every other round, since what runs second finds a machine that the first has warmed.
+// add runs both, the floor first in every other round, since what runs second finds a machine that the first has
+// warmed.
 func (c *comparison) add(server, against func() (outcome, error)) error {
 	run := func(f func() (outcome, error), cpu, median *[]time.Duration) error {
 		r, err := f()
@@ -93,8 +94,8 @@ func (b *bench) requests(ctx context.Context) (rows []Result, err error) {
 	}, nil
 }
 
-// round sends attestations, then requests for the secret, first with tokens that were not seen before and then with those of some guests
-// again and again, to the trustee and to the floor.
+// round sends attestations, then requests for the secret, first with tokens that were not seen before and then with
+// those of some guests again and again, to the trustee and to the floor.
 func (st *stage) round(ctx context.Context, clients, count int, attest, resource, firstResource *comparison) error {
 	guests, err := st.fleet.attestations(ctx, st.trustee, count)
 	if err != nil {
@@ -173,8 +174,8 @@ func (b *bench) processors(ctx context.Context) (rows []Result, err error) {
 	}, nil
 }
 
-// split tells what requests spend their time on, by the CPU profiles of a trustee and a floor that do nothing else. Keys and cookies
-// outlive a restart, so what was prepared with one trustee process is sent to the next.
+// split tells what requests spend their time on, by the CPU profiles of a trustee and a floor that do nothing else.
+// Keys and cookies outlive a restart, so what was prepared with one trustee process is sent to the next.
 func (b *bench) split(ctx context.Context, name, suffix string, padded bool) (rows []Result, err error) {
 	b.progress("what requests spend their time on%s", suffix)
 	st, err := b.newStage(ctx, name, padded)
@@ -217,8 +218,13 @@ func (b *bench) split(ctx context.Context, name, suffix string, padded bool) (ro
 	return rows, nil
 }
 
+// starter starts a server that writes its CPU profile to a path.
+type starter func(profile string) (*server, error)
+
 // profiled sends requests to a server that profiles itself, and returns what each part of a request costs, in µs.
-func (b *bench) profiled(ctx context.Context, st *stage, name string, list []request, start func(profile string) (*server, error)) (map[part]float64, error) {
+func (b *bench) profiled(ctx context.Context, st *stage, name string, list []request,
+	start starter,
+) (map[part]float64, error) {
 	profile := st.installation.path(name + ".pprof")
 	s, err := start(profile)
 	if err != nil {
@@ -247,8 +253,10 @@ func (b *bench) policies(ctx context.Context) ([]Result, error) {
 		name, stage string
 		route       int
 	}{
-		{"policy evaluation (default appraisal)", splitDefault, 0}, {"policy evaluation (release template)", splitDefault, 1},
-		{"policy evaluation (400-line appraisal)", splitPadded, 0}, {"policy evaluation (400-line release)", splitPadded, 1},
+		{"policy evaluation (default appraisal)", splitDefault, 0},
+		{"policy evaluation (release template)", splitDefault, 1},
+		{"policy evaluation (400-line appraisal)", splitPadded, 0},
+		{"policy evaluation (400-line release)", splitPadded, 1},
 	} {
 		settings, err := floor.ReadSettings(filepath.Join(b.Dir, of.stage, "floor.json"))
 		if err != nil {

@@ -69,7 +69,8 @@ func (b *bench) guests(ctx context.Context) ([]Result, error) {
 // metricsRule lets the host ask for the agent's metrics, which no generated policy does.
 const metricsRule = "\ndefault GetMetricsRequest := true\n"
 
-// guestInitData is the init-data of a pod's guest, which also tells its metrics. The trustee that it names is not asked for anything.
+// guestInitData is the init-data of a pod's guest, which also tells its metrics. The trustee that it names is not
+// asked for anything.
 func (b *bench) guestInitData() ([]byte, error) {
 	raw, err := b.InitData("https://10.0.2.2:8080", b.cert.pem, podOf(b.PodImage))
 	if err != nil {
@@ -90,7 +91,8 @@ func (b *bench) writePod(initData []byte) (path string, err error) {
 		return "", err
 	}
 	path = filepath.Join(b.Dir, "pod.yaml")
-	manifest := strings.Replace(podOf(b.PodImage), "metadata:\n", fmt.Sprintf("metadata:\n  annotations:\n    %s: %s\n", initdata.Annotation, value), 1)
+	annotations := fmt.Sprintf("metadata:\n  annotations:\n    %s: %s\n", initdata.Annotation, value)
+	manifest := strings.Replace(podOf(b.PodImage), "metadata:\n", annotations, 1)
 	return path, os.WriteFile(path, []byte(manifest), 0o600)
 }
 
@@ -99,7 +101,8 @@ func (b *bench) guest(initData []byte) sandbox.Config {
 	return sandbox.Config{Image: b.Image, Platform: b.Platform, QEMU: b.QEMU, CacheDir: b.CacheDir, InitData: initData}
 }
 
-// startGuest boots a guest whose kernel tells what it does, and returns the time from the end of the kernel's part until the agent listens.
+// startGuest boots a guest whose kernel tells what it does, and returns the time from the end of the kernel's part
+// until the agent listens.
 func (b *bench) startGuest(ctx context.Context, initData []byte) (time.Duration, error) {
 	cfg := b.guest(initData)
 	// Of several, the last level counts. The guest is measured differently for it, which nobody looks at here.
@@ -148,8 +151,8 @@ func (s *sighting) time() (time.Time, bool) {
 	return s.at, !s.at.IsZero()
 }
 
-// bootBare boots a guest and nothing else, and returns the time from the start of the machine until the agent listens, and what the agent
-// costs the guest once it has decided about requests.
+// bootBare boots a guest and nothing else, and returns the time from the start of the machine until the agent
+// listens, and what the agent costs the guest once it has decided about requests.
 func (b *bench) bootBare(ctx context.Context, initData []byte) (boot time.Duration, _ metrics, err error) {
 	cfg := b.guest(initData)
 	cfg.Events = func(e sandbox.Event) {
@@ -197,7 +200,8 @@ func parseMetrics(text string) (metrics, error) {
 	}
 	for _, kind := range []string{"anonymous", "file"} {
 		if _, ok := m[kind]; !ok {
-			return nil, fmt.Errorf("reading the guest's metrics: no memory of kind %q in it; is the guest image older than this program?", kind)
+			return nil, fmt.Errorf("reading the guest's metrics: no memory of kind %q: "+
+				"is the guest image older than this program?", kind)
 		}
 	}
 	return m, nil
@@ -213,7 +217,8 @@ func (b *bench) runPod(ctx context.Context, manifest string) (time.Duration, err
 	cmd.Stdout, cmd.Stderr = seen, &complaints
 	begin := time.Now()
 	if err := cmd.Run(); err != nil {
-		return 0, fmt.Errorf("nacre run: %w: %s", errors.Join(err, context.Cause(ctx)), bytes.TrimSpace(complaints.Bytes()))
+		err = errors.Join(err, context.Cause(ctx))
+		return 0, fmt.Errorf("nacre run: %w: %s", err, bytes.TrimSpace(complaints.Bytes()))
 	}
 	at, ok := seen.time()
 	if !ok {

@@ -47,8 +47,8 @@ func newFleet(platform *signer.Platform, initData []byte) (*fleet, error) {
 	return f, nil
 }
 
-// provision does what the owner does: a secret, the fleet's reference values, a release policy that names both. Each policy is padded as
-// said by pad.
+// provision does what the owner does: a secret, the fleet's reference values, a release policy that names both. Each
+// policy is padded as said by pad.
 func (f *fleet) provision(ctx context.Context, a *administrator, padded bool) error {
 	tcb := f.platform.TCB()
 	initData := fmt.Sprintf("%x", f.launch.HostData)
@@ -96,7 +96,8 @@ func (f *fleet) attestations(ctx context.Context, c *crowd, count int) ([]attest
 }
 
 func (f *fleet) attestation(ctx context.Context, client *http.Client, url string) (attestation, error) {
-	body, err := json.Marshal(kbs.Request{Version: kbs.ProtocolVersion, TEE: attest.SNP, ExtraParams: json.RawMessage("{}")})
+	hello := kbs.Request{Version: kbs.ProtocolVersion, TEE: attest.SNP, ExtraParams: json.RawMessage("{}")}
+	body, err := json.Marshal(hello)
 	if err != nil {
 		return attestation{}, err
 	}

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// load is a closed loop: each of the clients sends its next request when the answer to its last one is there, until all requests are done in all.
+// load is a closed loop: each of the clients sends its next request when the answer to its last one is there, until
+// all requests are done in all.
 type load struct {
 	clients  int
 	requests int

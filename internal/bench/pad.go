@@ -10,8 +10,9 @@ import (
 // paddedLines is how long a padded policy is at least.
 const paddedLines = 400
 
-// padAppraisal makes of an appraisal policy that of an owner with many fleets: each has reference values of its own, on SEV-SNP or TDX. None
-// of the rules added holds for the fleet that is measured, so that all of them are looked at.
+// padAppraisal makes of an appraisal policy that of an owner with many fleets: each has reference values of its own,
+// on SEV-SNP or TDX. None of the rules added holds for the fleet that is measured, so that all of them are looked
+// at.
 func padAppraisal(text string) string {
 	return pad(text, func(n int) string {
 		return fmt.Sprintf(`

@@ -5,7 +5,8 @@ package bench
 import "fmt"
 
 // sampleImage is the image of guests that are not started.
-const sampleImage = "10.0.2.2:5000/bench/busybox@sha256:3fbc632167424a6d997e74f52b878d7cc478225cffac6bc977eedfe51c7f4e79"
+const sampleImage = "10.0.2.2:5000/bench/busybox@" +
+	"sha256:3fbc632167424a6d997e74f52b878d7cc478225cffac6bc977eedfe51c7f4e79"
 
 // podOutput is what the pod prints.
 const podOutput = "here"

@@ -21,8 +21,8 @@ import (
 	"github.com/nacre-project/nacre/internal/bench/floor"
 )
 
-// CPUTime is the CPU time, user and system, that a process has used so far, all its threads together. Its clock is the scheduler's, and
-// counts nanoseconds; /proc/PID/stat counts hundredths of a second.
+// CPUTime is the CPU time, user and system, that a process has used so far, all its threads together. Its clock is
+// the scheduler's, and counts nanoseconds; /proc/PID/stat counts hundredths of a second.
 func CPUTime(pid int) (time.Duration, error) {
 	// The id of a process's CPU clock: what clock_getcpuclockid(3) computes (CPUCLOCK_SCHED of linux/posix-timers.h).
 	const sched = 2
@@ -45,9 +45,10 @@ type server struct {
 // stopTime is how long a server may take to end before it is killed.
 const stopTime = 20 * time.Second
 
-// startServer starts a program that prints the line floor.Listening once it listens, and waits for that line. It must be stopped; it ends
-// with this process in any case.
+// startServer starts a program that prints the line floor.Listening once it listens, and waits for that line. It
+// must be stopped; it ends with this process in any case.
 func startServer(ctx context.Context, cmd *exec.Cmd) (*server, error) {
+	cmd.Cancel, cmd.WaitDelay = func() error { return cmd.Process.Signal(syscall.SIGTERM) }, stopTime
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

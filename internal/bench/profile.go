@@ -36,9 +36,12 @@ var marks = []struct {
 	{"github.com/nacre-project/nacre/internal/trustee/release.", partPolicy},
 	{"github.com/nacre-project/nacre/internal/trustee/store.", partDurability},
 	{"github.com/nacre-project/nacre/internal/bench/floor.(*journal).", partDurability},
+	// Stacks deeper than profiles go have lost their callers; the policy engine's are.
+	{"github.com/open-policy-agent/opa/", partPolicy},
 }
 
-// readShares reads a CPU profile and says which share of the whole each part has. What the program did to start is left out.
+// readShares reads a CPU profile and says which share of the whole each part has. What the program did to start is
+// left out.
 func readShares(path string) (map[part]float64, error) {
 	f, err := os.Open(path)
 	if err != nil {

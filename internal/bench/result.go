@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bench measures Nacre against floors: what a request cannot cost less than on the machine at hand, measured in the same run. A
-// ratio travels from machine to machine; a duration does not.
+// Package bench measures Nacre against floors: what a request cannot cost less than on the machine at hand, measured
+// in the same run. A ratio travels from machine to machine; a duration does not.
 //
-// The server measured and its floor are processes of their own (so is the client, which is the process that calls this package), and what
-// is compared is the CPU time that each of them spends on a request. Nothing here is a test: no figure fails anything.
+// The server measured and its floor are processes of their own (so is the client, which is the process that calls
+// this package), and what is compared is the CPU time that each of them spends on a request. Nothing here is a test:
+// no figure fails anything.
 package bench
 
 import (
@@ -23,7 +24,8 @@ type Result struct {
 	// Value is the figure, in Unit.
 	Value float64 `json:"value"`
 	Unit  string  `json:"unit"`
-	// Floor is what the unavoidable part of it takes in the same run, in Unit; 0 where there is no floor to compare with.
+	// Floor is what the unavoidable part of it takes in the same run, in Unit; 0 where there is no floor to compare
+	// with.
 	Floor float64 `json:"floor"`
 	// Ratio is Value by Floor; 0 where there is no floor.
 	Ratio float64 `json:"ratio"`
@@ -51,7 +53,7 @@ func Table(results []Result) string {
 		}
 		fmt.Fprintf(w, "| %s\t| %s\t| %s\t| %s\t|\n", r.Name, quantity(r.Value, r.Unit), floor, ratio)
 	}
-	w.Flush()
+	_ = w.Flush() // into memory
 	return b.String()
 }
 

@@ -28,8 +28,11 @@ func (b *bench) sizes(context.Context) ([]Result, error) {
 		return nil
 	}
 	for _, file := range []struct{ name, path string }{
-		{"image size: root", b.Image.Rootfs}, {"image size: initrd", b.Image.Initrd}, {"image size: kernel", b.Image.Kernel},
-		{"nacre-trustee binary", b.Trustee}, {"nacre binary", b.Nacre},
+		{"image size: root", b.Image.Rootfs},
+		{"image size: initrd", b.Image.Initrd},
+		{"image size: kernel", b.Image.Kernel},
+		{"nacre-trustee binary", b.Trustee},
+		{"nacre binary", b.Nacre},
 	} {
 		if err := add(file.name, file.path); err != nil {
 			return nil, err

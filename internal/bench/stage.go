@@ -26,15 +26,16 @@ import (
 // newTokenPrefix is where the floor answers requests that bring a token which the trustee sees for the first time.
 const newTokenPrefix = "/new-token"
 
-// What no broker can leave out, by name and count. A report's chain is verified once and remembered, and so is a token: their verification counts
-// only for the request that is the first to bring a token.
+// What no broker can leave out, by name and count. A report's chain is verified once and remembered, and so is a
+// token: their verification counts only for the request that is the first to bring a token.
 var (
 	attestWork        = []floor.Primitive{floor.VerifyP384, floor.SignP256}
 	resourceWork      = []floor.Primitive{floor.AgreeP256, floor.SealGCM}
 	resourceFirstWork = []floor.Primitive{floor.VerifyP256, floor.AgreeP256, floor.SealGCM}
 )
 
-// Sizes of what is hashed, in bytes: the signed part of an SEV-SNP report (ABI specification, table 23), and nonce and key as canonical JSON.
+// Sizes of what is hashed, in bytes: the signed part of an SEV-SNP report (ABI specification, table 23), and nonce
+// and key as canonical JSON.
 const (
 	signedReport = 0x2A0
 	boundJSON    = 300
@@ -116,12 +117,13 @@ func (b *bench) startFloor(ctx context.Context, st *stage, profile string) (*ser
 	if err := s.Write(path); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(b.Floor, "-settings", path)
+	cmd := exec.CommandContext(ctx, b.Floor, "-settings", path)
 	cmd.Stderr = os.Stderr
 	return startServer(ctx, cmd)
 }
 
-// observe walks one guest through the protocol, and makes of what was sent, appraised, recorded and answered the floor's settings.
+// observe walks one guest through the protocol, and makes of what was sent, appraised, recorded and answered the
+// floor's settings.
 func (st *stage) observe(ctx context.Context, a *administrator) error {
 	client := st.trustee.clients[0]
 	guest, err := st.fleet.attestation(ctx, client, st.trustee.url)
@@ -176,7 +178,9 @@ func (st *stage) observe(ctx context.Context, a *administrator) error {
 	resourceRoute := floor.Route{
 		Method: http.MethodGet, Path: resourcePath, Work: resourceWork,
 		Policy: release.Policy, Query: "data.policy.allow", Input: claims,
-		Data:   map[string]any{"plugin": "resource", "resource-path": strings.Split(secretPath, "/"), "query": map[string]any{}},
+		Data: map[string]any{
+			"plugin": "resource", "resource-path": strings.Split(secretPath, "/"), "query": map[string]any{},
+		},
 		Record: recordSize(records, "release"), Answer: string(released), Header: releaseHeader,
 	}
 	firstRoute := resourceRoute
@@ -235,8 +239,8 @@ func annotatedEvidence(claims map[string]any) (any, error) {
 		return nil, errors.New("reading a token: it holds no appraised evidence")
 	}
 	if status, _ := cpu["ear.status"].(string); status != "affirming" {
-		return nil, fmt.Errorf("the guests are appraised as %q, want affirming: the appraisal policy asks for reference values that the benchmark does not know",
-			status)
+		return nil, fmt.Errorf("the guests are appraised as %q, want affirming: does the appraisal policy "+
+			"ask for reference values that the benchmark does not register?", status)
 	}
 	return evidence, nil
 }

@@ -64,8 +64,10 @@ func newCertificate(dir string) (certificate, error) {
 	if err != nil {
 		return certificate{}, err
 	}
-	c := certificate{certPath: filepath.Join(dir, "tls.crt"), keyPath: filepath.Join(dir, "tls.key"), pool: x509.NewCertPool()}
-	c.pem = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	c := certificate{
+		certPath: filepath.Join(dir, "tls.crt"), keyPath: filepath.Join(dir, "tls.key"), pool: x509.NewCertPool(),
+		pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+	}
 	c.pool.AppendCertsFromPEM(c.pem)
 	if err := os.WriteFile(c.certPath, c.pem, 0o600); err != nil {
 		return certificate{}, err
@@ -91,17 +93,19 @@ func newInstallation(program, dir string, cert certificate, platform *signer.Pla
 
 func (i installation) path(name string) string { return filepath.Join(i.dir, name) }
 
-// start starts the trustee; a profile path makes it profile itself. Settings of the environment are added to this process's.
+// start starts the trustee; a profile path makes it profile itself. Settings of the environment are added to this
+// process's.
 func (i installation) start(ctx context.Context, profile string, env ...string) (*server, error) {
 	args := []string{
-		"--json", "--listen", "127.0.0.1:0", "--data", i.path("data"), "--key-file", i.path("store.key"), "--admin-key-out", i.path("admin.key"),
-		"--allow-simulated-root", i.path("root.pem"), "--tls-cert", i.cert.certPath, "--tls-key", i.cert.keyPath, "--kds-url", "",
+		"--json", "--listen", "127.0.0.1:0", "--tls-cert", i.cert.certPath, "--tls-key", i.cert.keyPath,
+		"--data", i.path("data"), "--key-file", i.path("store.key"), "--admin-key-out", i.path("admin.key"),
+		"--allow-simulated-root", i.path("root.pem"), "--kds-url", "",
 		"--token-lifetime", "1h", "--session-lifetime", "1h",
 	}
 	if profile != "" {
 		args = append(args, "--cpu-profile", profile)
 	}
-	cmd := exec.Command(i.program, args...)
+	cmd := exec.CommandContext(ctx, i.program, args...)
 	log, err := os.OpenFile(i.path("trustee.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -149,7 +153,8 @@ func (a *administrator) attestationPolicy(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	body, _, err := send(ctx, a.http, a.url, request{method: http.MethodGet, path: "/nacre/v1/attestation-policy/" + appraisalPolicyID, bearer: token})
+	ask := request{method: http.MethodGet, path: "/nacre/v1/attestation-policy/" + appraisalPolicyID, bearer: token}
+	body, _, err := send(ctx, a.http, a.url, ask)
 	if err != nil {
 		return "", err
 	}

@@ -27,8 +27,9 @@ func newBench() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench [-o bench.json] [--readme README.md]",
 		Short: "Measure Nacre on this machine, against what cannot cost less",
-		Long: `bench measures what a request costs the trustee, what a guest takes to start and to live, and what Nacre adds to a bare boot, each in the same run as its
-floor: a program that does the unavoidable part and nothing else. It prints a table; no figure makes it fail.`,
+		Long: `bench measures what a request costs the trustee, what a guest takes to start and to live, and what Nacre adds
+to a bare boot, each in the same run as its floor: a program that does the unavoidable part and nothing else. It
+prints a table; no figure makes it fail.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			switch options.Only = bench.Side(only); options.Only {
@@ -39,7 +40,8 @@ floor: a program that does the unavoidable part and nothing else. It prints a ta
 			if options.Nacre, err = os.Executable(); err != nil {
 				return err
 			}
-			for name, program := range map[string]*string{"nacre-trustee": &options.Trustee, "nacre-floor": &options.Floor} {
+			programs := map[string]*string{"nacre-trustee": &options.Trustee, "nacre-floor": &options.Floor}
+			for name, program := range programs {
 				*program = filepath.Join(filepath.Dir(options.Nacre), name)
 				if _, err := os.Stat(*program); err != nil {
 					return fmt.Errorf("%w: the benchmarks need %s beside nacre; `make bench` makes both", err, name)

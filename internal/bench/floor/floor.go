@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package floor is what Nacre's trustee is measured against: the trustee's TLS listener, answering with bytes that were computed beforehand,
-// after the work that no broker can leave out: the unavoidable primitives of cryptography, by name and count; one evaluation of the owner's
-// policy, which is prepared, on an input that is parsed; and one durable append, which requests that come at the same time share.
+// Package floor is what Nacre's trustee is measured against: the trustee's TLS listener, answering with bytes that
+// were computed beforehand, after the work that no broker can leave out: the unavoidable primitives of cryptography,
+// by name and count; one evaluation of the owner's policy, which is prepared, on an input that is parsed; and one
+// durable append, which requests that come at the same time share.
 //
-// What each route does stands in its settings, so that whoever measures has to say what is unavoidable. It is a measuring device: it looks at
-// nothing that it is sent, and protects nothing.
+// What each route does stands in its settings, so that whoever measures has to say what is unavoidable. It is a
+// measuring device: it looks at nothing that it is sent, and protects nothing.
 package floor
 
 import (
@@ -40,7 +41,8 @@ type Settings struct {
 // Route is one request and the work that it stands for.
 type Route struct {
 	Method, Path string
-	// Work lists the primitives, each as often as it is used; SHA256 and SHA384 the sizes of the messages that are hashed, in bytes.
+	// Work lists the primitives, each as often as it is used; SHA256 and SHA384 the sizes of the messages that are
+	// hashed, in bytes.
 	Work           []Primitive
 	SHA256, SHA384 []int
 	// Policy is the Rego text, Query the one rule that is asked for.

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// journal is the cheapest durable append there is: records that arrive while one write is on its way to the disk share the next.
+// journal is the cheapest durable append there is: records that arrive while one write is on its way to the disk
+// share the next.
 type journal struct {
 	file    *os.File
 	pending chan entry

@@ -2,10 +2,11 @@
 
 //go:build linux
 
-// Package busybox is a container image for commands that run a pod of their own (the demo, the benchmarks), and the registry on loopback that
-// guests pull it from: no public registry is asked for anything.
+// Package busybox is a container image for commands that run a pod of their own (the demo, the benchmarks), and the
+// registry on loopback that guests pull it from: no public registry is asked for anything.
 //
-// The image is the machine's static busybox. The registry trusts whoever reaches loopback, and forgets everything at its end.
+// The image is the machine's static busybox. The registry trusts whoever reaches loopback, and forgets everything at
+// its end.
 package busybox
 
 import (
@@ -85,7 +86,8 @@ func (r *Registry) Close() {
 	<-r.done
 }
 
-// newImage is an image of one layer: the program, a name for each applet that the pods use, and the folders that a container needs.
+// newImage is an image of one layer: the program, a name for each applet that the pods use, and the folders that a
+// container needs.
 func newImage(program string) (v1.Image, error) {
 	text, err := os.ReadFile(program)
 	if err != nil {
@@ -111,17 +113,21 @@ func newImage(program string) (v1.Image, error) {
 		return nil, err
 	}
 	for _, applet := range []string{"sh", "cat", "echo", "id", "nc", "printf", "sleep", "uname", "wget"} {
-		if err := add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox", Mode: 0o777}, nil); err != nil {
+		link := tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox", Mode: 0o777}
+		if err := add(link, nil); err != nil {
 			return nil, err
 		}
 	}
-	if err := add(tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644}, []byte("root:x:0:0:root:/root:/bin/sh\n")); err != nil {
+	users := tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644}
+	if err := add(users, []byte("root:x:0:0:root:/root:/bin/sh\n")); err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil })
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(layer.Bytes())), nil
+	})
 	if err != nil {
 		return nil, err
 	}

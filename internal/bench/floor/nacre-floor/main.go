@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command nacre-floor is the floor as a process of its own, so that its CPU time can be told from the client's. `nacre bench` starts it.
+// Command nacre-floor is the floor as a process of its own, so that its CPU time can be told from the client's.
+// `nacre bench` starts it.
 package main
 
 import (
