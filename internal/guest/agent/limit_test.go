@@ -5,10 +5,13 @@ package agent
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/proto"
@@ -68,22 +71,27 @@ func TestAttackFrames(t *testing.T) {
 		"too many requests":    flood,
 		"too heavy requests":   heavy,
 	} {
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		go func() { _, _ = c.Write(sent) }()
-		_, _ = io.Copy(io.Discard, c) // until the agent ends the connection
-		c.Close()
-		other, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		client := ttrpc.NewClient(other)
-		if _, err := agent.NewHealthClient(client).Check(t.Context(), &agent.CheckRequest{}); err != nil {
-			t.Errorf("%s: the agent no longer answers: %v", name, err)
-		}
-		client.Close()
+		t.Run(name, func(t *testing.T) {
+			c, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { _, _ = c.Write(sent) }()
+			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second)) // for an agent that lets it go on
+			if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the connection goes on")
+			}
+			c.Close()
+			other, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			client := ttrpc.NewClient(other)
+			if _, err := agent.NewHealthClient(client).Check(t.Context(), &agent.CheckRequest{}); err != nil {
+				t.Errorf("the agent no longer answers: %v", err)
+			}
+			client.Close()
+		})
 	}
 }
 

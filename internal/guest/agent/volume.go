@@ -64,7 +64,9 @@ func (a *Agent) addVolume(s *agent.Storage) error {
 	return nil
 }
 
-// volumePath checks that a volume lies below the sandbox's directory, whose parents no request can change.
+// volumePath checks that a volume lies below the sandbox's directory, and neither in nor around another volume: a
+// container could leave a link in what it can write, and the agent would follow it. So nothing but the agent makes what
+// stands on the way to a volume. The caller holds mu.
 func (a *Agent) volumePath(path string) (string, error) {
 	base := filepath.Join(a.Dir, sandboxDir)
 	rest, ok := strings.CutPrefix(path, base+"/")
@@ -79,6 +81,15 @@ func (a *Agent) volumePath(path string) (string, error) {
 		if err := checkIdentifier("volume name", e); err != nil {
 			return "", err
 		}
+	}
+	shared := filepath.Join(a.Dir, shmDir) // every container has it
+	for other := range a.volumes {
+		if strings.HasPrefix(path, other+"/") || strings.HasPrefix(other, path+"/") {
+			return "", invalid("volume %q and volume %q lie one in the other", path, other)
+		}
+	}
+	if strings.HasPrefix(path, shared+"/") {
+		return "", invalid("volume %.200q lies in the memory that all containers share", path)
 	}
 	for _, file := range []string{resolvConf, hostsFile, hostname} {
 		if path == filepath.Join(a.Dir, file) {
