@@ -35,6 +35,34 @@ func TestCmdlineGolden(t *testing.T) {
 	}
 }
 
+// The names in a manifest are read by tools; a change of them is a new ManifestVersion.
+func TestManifestGolden(t *testing.T) {
+	got, err := json.MarshalIndent(Manifest{
+		Version: ManifestVersion, BuiltAt: 1_790_000_000, Kernel: "6.12.0-test",
+		Verity:    Verity{RootHash: "aa", Salt: "bb", DataBlocks: 7},
+		Artifacts: []Artifact{{Name: KernelName, Size: 1, SHA256: "cc"}},
+		Modules:   []string{"virtio_blk"},
+		Packages: []Package{{
+			Name: "tool", Version: "1", Architecture: "amd64", Source: "tool (1)", Suite: "bookworm", SHA256: "dd",
+			Files: []string{"usr/bin/tool"},
+		}},
+		Programs: []Program{{
+			Path: "/init", Main: "example.org/init", Go: "go1.0", SHA256: "ee",
+			Modules: []GoModule{{Path: "example.org/mod", Version: "v1.0.0", Sum: "h1:ff"}},
+		}},
+	}, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("testdata/manifest.golden.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != strings.TrimSpace(string(want)) {
+		t.Errorf("the manifest is\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := Load(dir); !errors.Is(err, ErrNoImage) || !strings.Contains(err.Error(), "make image") {

