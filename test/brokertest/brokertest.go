@@ -160,7 +160,9 @@ func (b *Broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		code := string(attest.CodeOf(err))
-		Refuse(w, status, kbs.ErrorInformation{Type: kbs.ErrorTypePrefix + "Test", Detail: err.Error(), Code: code, RequestID: "request-1"})
+		Refuse(w, status, kbs.ErrorInformation{
+			Type: kbs.ErrorTypePrefix + "Test", Detail: err.Error(), Code: code, RequestID: "request-1",
+		})
 		return
 	}
 	_ = json.NewEncoder(w).Encode(answer)

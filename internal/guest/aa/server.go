@@ -28,12 +28,16 @@ func (s *Server) GetTeeType(context.Context, *api.GetTeeTypeRequest) (*api.GetTe
 }
 
 // GetAdditionalTees says which devices can attest beside the platform: none.
-func (s *Server) GetAdditionalTees(context.Context, *api.GetAdditionalTeesRequest) (*api.GetAdditionalTeesResponse, error) {
+func (s *Server) GetAdditionalTees(
+	context.Context, *api.GetAdditionalTeesRequest,
+) (*api.GetAdditionalTeesResponse, error) {
 	return &api.GetAdditionalTeesResponse{}, nil
 }
 
 // GetAdditionalEvidence answers as an agent without such devices does: with nothing.
-func (s *Server) GetAdditionalEvidence(context.Context, *api.GetAdditionalEvidenceRequest) (*api.GetEvidenceResponse, error) {
+func (s *Server) GetAdditionalEvidence(
+	context.Context, *api.GetAdditionalEvidenceRequest,
+) (*api.GetEvidenceResponse, error) {
 	return &api.GetEvidenceResponse{}, nil
 }
 
@@ -46,8 +50,8 @@ func (s *Server) GetEvidence(context.Context, *api.GetEvidenceRequest) (*api.Get
 
 // GetToken is denied: a token comes with the private key that secrets are encrypted to, which stays where it is.
 func (s *Server) GetToken(context.Context, *api.GetTokenRequest) (*api.GetTokenResponse, error) {
-	return nil, status.Error(codes.PermissionDenied, "tokens are not given out, for the key that belongs to one does not leave the "+
-		"agent: ask the data hub for the resource")
+	return nil, status.Error(codes.PermissionDenied, "tokens are not given out, for the key that belongs to one does not "+
+		"leave the agent: ask the data hub for the resource")
 }
 
 // ExtendRuntimeMeasurement says that there is no runtime measurement, in the stock agent's words.

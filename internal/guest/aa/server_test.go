@@ -52,7 +52,8 @@ func TestServer(t *testing.T) {
 	if tees, err := c.GetAdditionalTees(t.Context(), &api.GetAdditionalTeesRequest{}); err != nil || len(tees.GetAdditionalTees()) != 0 {
 		t.Errorf("%v, %v", tees, err)
 	}
-	if e, err := c.GetAdditionalEvidence(t.Context(), &api.GetAdditionalEvidenceRequest{RuntimeData: []byte("x")}); err != nil || len(e.GetEvidence()) != 0 {
+	e, err := c.GetAdditionalEvidence(t.Context(), &api.GetAdditionalEvidenceRequest{RuntimeData: []byte("x")})
+	if err != nil || len(e.GetEvidence()) != 0 {
 		t.Errorf("%v, %v", e, err)
 	}
 	m, err := c.ExtendRuntimeMeasurement(t.Context(), &api.ExtendRuntimeMeasurementRequest{Domain: "a", Operation: "b", Content: "c"})

@@ -21,7 +21,8 @@ import (
 // Errors that callers decide on.
 var (
 	// ErrNoBroker says that the guest's init-data names no broker, so that there is nobody to attest to.
-	ErrNoBroker = errors.New("no broker is configured: the pod's init-data must name one in aa.toml, [token_configs.kbs] url")
+	ErrNoBroker = errors.New("no broker is configured: the pod's init-data must name one in aa.toml, " +
+		"[token_configs.kbs] url")
 	// ErrTooOften says that the guest has attested so often of late that it rests.
 	ErrTooOften = errors.New("this guest has attested too often")
 	// ErrEvidence says that the platform gave no evidence.

@@ -75,7 +75,8 @@ func TestAttackProtectionIsSkipped(t *testing.T) {
 }
 
 func FuzzConfig(f *testing.F) {
-	f.Add([]byte("[kbc]\nname = \"cc_kbc\"\nurl = \"https://b\"\n[image]\nextra_root_certificates = [\"x\"]\n[image.image_pull_proxy]\nhttps_proxy = \"y\""))
+	f.Add([]byte("[kbc]\nname = \"cc_kbc\"\nurl = \"https://b\"\n" +
+		"[image]\nextra_root_certificates = [\"x\"]\n[image.image_pull_proxy]\nhttps_proxy = \"y\""))
 	f.Add([]byte("[[credentials]]\npath = \"x\"\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		c, err := ParseConfig(text)

@@ -41,8 +41,8 @@ func (s *Server) GetResource(ctx context.Context, request *api.GetResourceReques
 	}
 	if value.Len() > maxResource {
 		defer value.Wipe()
-		return nil, status.Errorf(codes.ResourceExhausted, "[CDH] [ERROR]: Get Resource failed: %d bytes do not fit into a message of 4 MiB: "+
-			"get it from the REST service", value.Len())
+		return nil, status.Errorf(codes.ResourceExhausted, "[CDH] [ERROR]: Get Resource failed: %d bytes do not fit into a "+
+			"message of 4 MiB: get it from the REST service", value.Len())
 	}
 	return &api.GetResourceResponse{Resource: value.Reveal()}, nil
 }

@@ -317,14 +317,16 @@ func TestServer(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if r, err := c.GetResource(t.Context(), &api.GetResourceRequest{ResourcePath: "kbs:///default/large/value"}); err != nil || len(r.GetResource()) != 2<<20 {
+	r, err := c.GetResource(t.Context(), &api.GetResourceRequest{ResourcePath: "kbs:///default/large/value"})
+	if err != nil || len(r.GetResource()) != 2<<20 {
 		t.Errorf("large: %v", err)
 	}
 	for name, want := range map[string]struct {
 		code codes.Code
 		text string
 	}{
-		"kbs:///default/db/other":      {codes.NotFound, "[CDH] [ERROR]: Get Resource failed: getting kbs:///default/db/other (resource_not_found): "},
+		"kbs:///default/db/other": {codes.NotFound, "[CDH] [ERROR]: Get Resource failed: getting kbs:///default/db/other " +
+			"(resource_not_found): "},
 		"http://x/default/db/password": {codes.InvalidArgument, "scheme must be kbs"},
 		"":                             {codes.InvalidArgument, CodePathInvalid},
 	} {
@@ -333,7 +335,8 @@ func TestServer(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	if _, err := c.GetResource(t.Context(), &api.GetResourceRequest{ResourcePath: "kbs:///default/db/other"}); !strings.Contains(fmt.Sprint(err), "request-1") {
+	_, err = c.GetResource(t.Context(), &api.GetResourceRequest{ResourcePath: "kbs:///default/db/other"})
+	if !strings.Contains(fmt.Sprint(err), "request-1") {
 		t.Errorf("no request id: %v", err)
 	}
 }

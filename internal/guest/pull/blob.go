@@ -4,6 +4,7 @@ package pull
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -50,7 +51,7 @@ func (b *blob) Read(p []byte) (int, error) {
 		if err == nil {
 			continue
 		}
-		b.Close()
+		b.close()
 		if b.err = b.again(err); b.err != nil {
 			return 0, b.err
 		}
@@ -67,18 +68,19 @@ func (b *blob) read(p []byte) (int, error) {
 	}
 	b.stall.Reset(stallTimeout)
 	n, err := b.body.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF // the blob's length is known, and not reached
 	}
 	if err != nil {
-		err = unreachable(err, "%s broke off at byte %d of %d of %s", b.session.ref.registry, b.offset, b.descriptor.Size, b.descriptor.Digest)
+		err = unreachable(err, "%s broke off at byte %d of %d of %s",
+			b.session.ref.registry, b.offset, b.descriptor.Size, b.descriptor.Digest)
 	}
 	return n, err
 }
 
 func (b *blob) open() error {
 	ctx, cancel := context.WithCancel(b.ctx)
-	response, err := b.session.get(ctx, "blobs", b.descriptor.Digest, "", b.offset)
+	response, err := b.session.get(ctx, "blobs", b.descriptor.Digest, "", b.offset) //nolint:bodyclose // close does it
 	if err != nil {
 		cancel()
 		return err
@@ -94,7 +96,8 @@ func (b *blob) open() error {
 }
 
 func resumes(r *http.Response, offset int64) bool {
-	return r.StatusCode == http.StatusPartialContent && strings.HasPrefix(r.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", offset))
+	return r.StatusCode == http.StatusPartialContent &&
+		strings.HasPrefix(r.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", offset))
 }
 
 // again waits before the next attempt, or returns why there is none.
@@ -116,13 +119,12 @@ func (b *blob) again(err error) error {
 	return nil
 }
 
-// Close ends the connection, if there is one.
-func (b *blob) Close() error {
+// close ends the connection, if there is one.
+func (b *blob) close() {
 	if b.body != nil {
 		b.stall.Stop()
 		b.cancel()
 		b.body.Close()
 		b.body = nil
 	}
-	return nil
 }

@@ -137,7 +137,9 @@ func (r *testRegistry) push(t testing.TB, image testImage) (digest.Digest, ocisp
 			l.mediaType = []string{ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd}[l.compression]
 		}
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.FromBytes(l.archive))
-		manifest.Layers = append(manifest.Layers, ocispec.Descriptor{MediaType: l.mediaType, Digest: r.pushBlob(t, l.blob), Size: int64(len(l.blob))})
+		manifest.Layers = append(manifest.Layers, ocispec.Descriptor{
+			MediaType: l.mediaType, Digest: r.pushBlob(t, l.blob), Size: int64(len(l.blob)),
+		})
 	}
 	if image.config != nil {
 		image.config(&config)

@@ -92,7 +92,7 @@ func (p *Puller) layer(ctx context.Context, s *session, l layer) (string, error)
 // they are compared at the end; until then only the unpacker, which expects the worst, has seen the bytes.
 func (p *Puller) pullLayer(ctx context.Context, s *session, l layer, dir string) error {
 	body := &blob{ctx: ctx, session: s, descriptor: l.blob}
-	defer body.Close()
+	defer body.close()
 	outer := l.blob.Digest.Algorithm().Hash()
 	compressed := &hashing{Reader: body, hash: outer}
 	decompressed, err := l.compression.open(compressed)
@@ -114,8 +114,8 @@ func (p *Puller) pullLayer(ctx context.Context, s *session, l layer, dir string)
 		return err
 	}
 	if got := digest.NewDigest(l.diffID.Algorithm(), inner); got != l.diffID {
-		return refuse(CodeDigestMismatch, "layer %s unpacks to %s, and the image's configuration says %s: whoever built the image "+
-			"made a mistake, or more than that", l.blob.Digest, got, l.diffID)
+		return refuse(CodeDigestMismatch, "layer %s unpacks to %s, and the image's configuration says %s: "+
+			"whoever built the image made a mistake, or more than that", l.blob.Digest, got, l.diffID)
 	}
 	p.log.DebugContext(ctx, "layer unpacked", "diff_id", l.diffID, "compressed_bytes", l.blob.Size, "entries", stats.Entries,
 		"bytes", stats.Bytes)

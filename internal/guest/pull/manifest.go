@@ -55,7 +55,8 @@ func (c compression) open(r io.Reader) (io.ReadCloser, error) {
 	case gzipped:
 		return gzip.NewReader(r) // reads all members
 	case zstandard:
-		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
+		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(zstdWindow))
 		if err != nil {
 			return nil, err
 		}
@@ -116,7 +117,8 @@ func (d *document) choose(platform ocispec.Platform) (ocispec.Descriptor, error)
 		}
 	}
 	if chosen == nil {
-		return ocispec.Descriptor{}, refuse(CodeUnsupported, "the index has no image for %s/%s", platform.OS, platform.Architecture)
+		return ocispec.Descriptor{}, refuse(CodeUnsupported, "the index has no image for %s/%s",
+			platform.OS, platform.Architecture)
 	}
 	return *chosen, checkDescriptor(*chosen)
 }
@@ -162,7 +164,8 @@ func (d *document) parseConfig(text []byte, platform ocispec.Platform) (*ocispec
 		return nil, nil, failed(CodeMalformed, err, "the image's configuration is no JSON of the kind")
 	}
 	if config.OS != platform.OS || config.Architecture != platform.Architecture {
-		return nil, nil, refuse(CodeUnsupported, "the image is for %q/%q, not %s/%s", config.OS, config.Architecture, platform.OS, platform.Architecture)
+		return nil, nil, refuse(CodeUnsupported, "the image is for %q/%q, not %s/%s",
+			config.OS, config.Architecture, platform.OS, platform.Architecture)
 	}
 	if config.RootFS.Type != "layers" || len(config.RootFS.DiffIDs) != len(d.Layers) {
 		return nil, nil, refuse(CodeMalformed, "the manifest has %d layers and the configuration %d of type %q",

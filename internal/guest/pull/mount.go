@@ -71,14 +71,14 @@ func likeIn(layer, upper string) error {
 }
 
 func mountOverlay(lower []string, upper, work, target string) error {
-	context, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("opening overlayfs: %w", err)
 	}
-	defer unix.Close(context)
+	defer os.NewFile(uintptr(fd), "overlayfs").Close()
 	set := func(key, value string) {
 		if err == nil {
-			err = explained(context, "overlayfs "+key+"="+value, unix.FsconfigSetString(context, key, value))
+			err = explained(fd, "overlayfs "+key+"="+value, unix.FsconfigSetString(fd, key, value))
 		}
 	}
 	set("source", "overlay")
@@ -91,18 +91,18 @@ func mountOverlay(lower []string, upper, work, target string) error {
 		return err
 	}
 	// The unpacker marks opaque directories with user attributes (package unpack).
-	if err := explained(context, "overlayfs userxattr", unix.FsconfigSetFlag(context, "userxattr")); err != nil {
+	if err := explained(fd, "overlayfs userxattr", unix.FsconfigSetFlag(fd, "userxattr")); err != nil {
 		return err
 	}
-	if err := explained(context, "mounting overlayfs", unix.FsconfigCreate(context)); err != nil {
+	if err := explained(fd, "mounting overlayfs", unix.FsconfigCreate(fd)); err != nil {
 		return err
 	}
 	// Device nodes that a container finds a way to make in its image must not work; those it may have are elsewhere.
-	mount, err := unix.Fsmount(context, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NODEV)
+	mount, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NODEV)
 	if err != nil {
 		return fmt.Errorf("mounting overlayfs: %w", err)
 	}
-	defer unix.Close(mount)
+	defer os.NewFile(uintptr(mount), "overlayfs").Close()
 	if err := unix.MoveMount(mount, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("mounting at %s: %w", target, err)
 	}
@@ -110,13 +110,13 @@ func mountOverlay(lower []string, upper, work, target string) error {
 }
 
 // explained adds what the kernel has to say about an error of a mount's configuration.
-func explained(context int, doing string, err error) error {
+func explained(fd int, doing string, err error) error {
 	if err == nil {
 		return nil
 	}
 	err = fmt.Errorf("%s: %w", doing, err)
 	buf := make([]byte, 1024)
-	if n, readErr := unix.Read(context, buf); readErr == nil && n > 0 {
+	if n, readErr := unix.Read(fd, buf); readErr == nil && n > 0 {
 		err = fmt.Errorf("%w (%s)", err, strings.TrimSpace(string(buf[:n])))
 	}
 	return err

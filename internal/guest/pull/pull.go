@@ -154,7 +154,8 @@ func (p *Puller) Pull(ctx context.Context, ref string) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pulling %s: %w", ref, err)
 	}
-	p.log.InfoContext(ctx, "image pulled", "image", ref, "manifest", image.ManifestDigest, "layers", len(image.Layers), "took", time.Since(start))
+	p.log.InfoContext(ctx, "image pulled", "image", ref, "manifest", image.ManifestDigest,
+		"layers", len(image.Layers), "took", time.Since(start))
 	return image, nil
 }
 

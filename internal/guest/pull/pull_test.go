@@ -102,7 +102,8 @@ func TestPullIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if image.IndexDigest != d.String() || image.ManifestDigest != images[3].String() || content(t, filepath.Join(image.Layers[0], "n")) != "3" {
+	if image.IndexDigest != d.String() || image.ManifestDigest != images[3].String() ||
+		content(t, filepath.Join(image.Layers[0], "n")) != "3" {
 		t.Errorf("%+v", image)
 	}
 }
@@ -151,7 +152,8 @@ func TestLocal(t *testing.T) {
 	for registry, want := range map[string]bool{
 		"127.0.0.1:5000": true, "10.0.2.2:5000": true, "192.168.1.1": true, "172.16.0.1:80": true, "169.254.0.1:1": true, "[::1]:5000": true,
 		"[fd00::1]:5000": true, "[fe80::1]:1": true, "[::ffff:10.0.0.1]:1": true,
-		"localhost:5000": false, "8.8.8.8:5000": false, "172.32.0.1:80": false, "example.com": false, "10.0.0.1.example.com:80": false, "": false,
+		"localhost:5000": false, "8.8.8.8:5000": false, "172.32.0.1:80": false, "example.com": false,
+		"10.0.0.1.example.com:80": false, "": false,
 		"0.0.0.0:5000": false, "[2001:db8::1]:5000": false,
 	} {
 		if got := local(registry); got != want {
@@ -577,7 +579,8 @@ func TestAttackTokenToAnotherHost(t *testing.T) {
 		leaked.Store(leaked.Load() || r.Header.Get("Authorization") != "")
 		return false
 	}
-	if _, err := newPuller(t, reg, func(c *Config) { c.ExtraRoots = append(reg.roots(), elsewhere.roots()...) }).Pull(t.Context(), reg.ref(d)); err != nil {
+	p := newPuller(t, reg, func(c *Config) { c.ExtraRoots = append(reg.roots(), elsewhere.roots()...) })
+	if _, err := p.Pull(t.Context(), reg.ref(d)); err != nil {
 		t.Error(err)
 	}
 	if leaked.Load() {
@@ -674,10 +677,14 @@ func TestHostileImages(t *testing.T) {
 		{"a layer that is called gzip and is zstd", func(i *testImage) {
 			i.layers[0].compression, i.layers[0].mediaType = zstandard, ocispec.MediaTypeImageLayerGzip
 		}, CodeLayerRefused},
-		{"a config that is longer than it says", func(i *testImage) { i.manifest = func(m *ocispec.Manifest) { m.Config.Size-- } }, CodeMalformed},
+		{"a config that is longer than it says", func(i *testImage) {
+			i.manifest = func(m *ocispec.Manifest) { m.Config.Size-- }
+		}, CodeMalformed},
 		{"a config that is too long", func(i *testImage) { i.manifest = func(m *ocispec.Manifest) { m.Config.Size = 5 << 20 } }, CodeTooLarge},
 		{"a layer of a negative size", func(i *testImage) { i.manifest = func(m *ocispec.Manifest) { m.Layers[0].Size = -1 } }, CodeMalformed},
-		{"a layer that is longer than it says", func(i *testImage) { i.manifest = func(m *ocispec.Manifest) { m.Layers[0].Size-- } }, CodeDigestMismatch},
+		{"a layer that is longer than it says", func(i *testImage) {
+			i.manifest = func(m *ocispec.Manifest) { m.Layers[0].Size-- }
+		}, CodeDigestMismatch},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -701,8 +708,10 @@ func TestDocuments(t *testing.T) {
 		{"schema 1", `{"schemaVersion":1,"fsLayers":[]}`, CodeUnsupported},
 		{"neither", `{"schemaVersion":2}`, CodeUnsupported},
 		{"both", `{"schemaVersion":2,"manifests":[{"digest":"` + sha + `"}],"config":{"digest":"` + sha + `"}}`, CodeMalformed},
-		{"an index that calls itself a manifest", `{"schemaVersion":2,"mediaType":"` + dockerManifest + `","manifests":[{"digest":"` + sha + `"}]}`, CodeMalformed},
-		{"a manifest that calls itself an index", `{"schemaVersion":2,"mediaType":"` + dockerIndex + `","config":{"digest":"` + sha + `"}}`, CodeMalformed},
+		{"an index that calls itself a manifest",
+			`{"schemaVersion":2,"mediaType":"` + dockerManifest + `","manifests":[{"digest":"` + sha + `"}]}`, CodeMalformed},
+		{"a manifest that calls itself an index",
+			`{"schemaVersion":2,"mediaType":"` + dockerIndex + `","config":{"digest":"` + sha + `"}}`, CodeMalformed},
 		{"an index", `{"schemaVersion":2,"manifests":[{"digest":"` + sha + `"}]}`, ""},
 		{"a manifest", `{"schemaVersion":2,"config":{"digest":"` + sha + `"}}`, ""},
 	}
@@ -760,8 +769,8 @@ func TestRetryAfter(t *testing.T) {
 
 func FuzzManifest(f *testing.F) {
 	sha := "sha256:" + strings.Repeat("a", 64)
-	f.Add([]byte(`{"schemaVersion":2,"config":{"mediaType":"`+ocispec.MediaTypeImageConfig+`","digest":"`+sha+`","size":3},"layers":[{"mediaType":"`+
-		ocispec.MediaTypeImageLayerGzip+`","digest":"`+sha+`","size":4}]}`),
+	f.Add([]byte(`{"schemaVersion":2,"config":{"mediaType":"`+ocispec.MediaTypeImageConfig+`","digest":"`+sha+`","size":3},`+
+		`"layers":[{"mediaType":"`+ocispec.MediaTypeImageLayerGzip+`","digest":"`+sha+`","size":4}]}`),
 		[]byte(`{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["`+sha+`"]}}`))
 	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"digest":"`+sha+`","platform":{"os":"linux","architecture":"amd64"}}]}`), []byte(`{}`))
 	platform := ocispec.Platform{OS: "linux", Architecture: "amd64"}

@@ -52,7 +52,8 @@ func newTransport(cfg Config) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	proxy := (&httpproxy.Config{HTTPProxy: cfg.Proxy.HTTP, HTTPSProxy: cfg.Proxy.HTTPS, NoProxy: cfg.Proxy.NoProxy}).ProxyFunc()
+	proxies := httpproxy.Config{HTTPProxy: cfg.Proxy.HTTP, HTTPSProxy: cfg.Proxy.HTTPS, NoProxy: cfg.Proxy.NoProxy}
+	proxy := proxies.ProxyFunc()
 	return &http.Transport{
 		Proxy:                  func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
 		DialContext:            (&net.Dialer{Timeout: connectTimeout}).DialContext,
@@ -87,7 +88,9 @@ func (s *session) url(kind string, d digest.Digest) *url.URL {
 
 // get asks for a document or blob from a byte on, and returns a response with status 200 or 206. It retries nothing
 // but what changes by asking otherwise: with a token, or without TLS where that is allowed.
-func (s *session) get(ctx context.Context, kind string, d digest.Digest, accept string, from int64) (*http.Response, error) {
+func (s *session) get(
+	ctx context.Context, kind string, d digest.Digest, accept string, from int64,
+) (*http.Response, error) {
 	response, err := s.follow(ctx, s.url(kind, d), accept, from)
 	if speaksPlaintext(err) {
 		if err := s.allowPlaintext(); err != nil {
@@ -131,8 +134,8 @@ func (s *session) allowPlaintext() error {
 			"link-local address may do without", s.ref.registry)
 	}
 	if s.credential != nil {
-		return refuse(CodePlaintextRefused, "%s does not speak TLS, and there are credentials for it, which are not sent in the clear",
-			s.ref.registry)
+		return refuse(CodePlaintextRefused, "%s does not speak TLS, and there are credentials for it, which are not "+
+			"sent in the clear", s.ref.registry)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,7 +166,8 @@ func (s *session) follow(ctx context.Context, target *url.URL, accept string, fr
 			return nil, err
 		}
 		switch response.StatusCode {
-		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
+			http.StatusPermanentRedirect:
 		default:
 			return response, nil
 		}
@@ -193,7 +197,8 @@ func (s *session) mayVisit(u *url.URL) error {
 	if u.Scheme == "https" || s.own(u) {
 		return nil
 	}
-	return refuse(CodePlaintextRefused, "%s points to %s://%s, which is neither TLS nor the registry itself", s.ref.registry, u.Scheme, u.Host)
+	return refuse(CodePlaintextRefused, "%s points to %s://%s, which is neither TLS nor the registry itself",
+		s.ref.registry, u.Scheme, u.Host)
 }
 
 func (s *session) authorization() string {
@@ -243,7 +248,8 @@ func (s *session) authorize(ctx context.Context, header string) error {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return refuse(CodeUnauthorized, "%s: status %d for a token to pull %s", realm.Host, response.StatusCode, s.ref.repository)
+		return refuse(CodeUnauthorized, "%s: status %d for a token to pull %s",
+			realm.Host, response.StatusCode, s.ref.repository)
 	}
 	token, err := readToken(response.Body)
 	if err != nil {
@@ -281,7 +287,9 @@ func (s *session) setAuthorization(auth string) {
 }
 
 // document fetches a small blob or manifest whole, and returns it only if it is what its digest says.
-func (s *session) document(ctx context.Context, kind string, d ocispec.Descriptor, accept string, limit int64) ([]byte, error) {
+func (s *session) document(
+	ctx context.Context, kind string, d ocispec.Descriptor, accept string, limit int64,
+) ([]byte, error) {
 	var text []byte
 	err := s.retry.do(ctx, func() error {
 		ctx, cancel := context.WithTimeout(ctx, stallTimeout)

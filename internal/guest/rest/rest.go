@@ -79,16 +79,22 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	switch path := r.URL.Path; {
 	case !fromLoopback(r.RemoteAddr):
-		h.refuse(w, r, http.StatusForbidden, refusal{Code: "peer_not_local", Message: "Forbidden: only what runs in the pod is answered"})
+		h.refuse(w, r, http.StatusForbidden, refusal{
+			Code: "peer_not_local", Message: "Forbidden: only what runs in the pod is answered",
+		})
 	case !forLoopback(r.Host):
-		h.refuse(w, r, http.StatusForbidden, refusal{Code: "host_not_local", Message: "Forbidden: the request is for another host; ask for http://" + Address})
+		h.refuse(w, r, http.StatusForbidden, refusal{
+			Code: "host_not_local", Message: "Forbidden: the request is for another host; ask for http://" + Address,
+		})
 	case strings.HasPrefix(path, attestPrefix):
 		h.refuse(w, r, http.StatusNotFound, refusal{Code: "not_enabled", Message: "Attestation Feature Not Enabled"})
 	case path != "/info" && !strings.HasPrefix(path, resourcePrefix):
 		h.refuse(w, r, http.StatusNotFound, refusal{Code: "not_found", Message: "URL NOT FOUND"})
 	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", http.MethodGet)
-		h.refuse(w, r, http.StatusMethodNotAllowed, refusal{Code: "method_not_allowed", Message: "Method Not Allowed: only GET is"})
+		h.refuse(w, r, http.StatusMethodNotAllowed, refusal{
+			Code: "method_not_allowed", Message: "Method Not Allowed: only GET is",
+		})
 	case r.ContentLength != 0:
 		h.refuse(w, r, http.StatusRequestEntityTooLarge, refusal{Code: "body_refused", Message: "requests have no body here"})
 	case path == "/info":
@@ -218,6 +224,8 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 	if err != nil {
 		err = server.Close()
 	}
-	<-ended
+	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
 	return err
 }

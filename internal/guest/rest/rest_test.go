@@ -134,7 +134,8 @@ func TestKinds(t *testing.T) {
 			t.Errorf("kind %d: %d %s", kind, w.Code, w.Body)
 		}
 	}
-	if w := ask(&fixed{err: errors.New("x")}, http.MethodGet, "/cdh/resource/a/b/c", nil); w.Code != 500 || !strings.Contains(w.Body.String(), `"internal"`) {
+	w := ask(&fixed{err: errors.New("x")}, http.MethodGet, "/cdh/resource/a/b/c", nil)
+	if w.Code != 500 || !strings.Contains(w.Body.String(), `"internal"`) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
@@ -142,14 +143,16 @@ func TestKinds(t *testing.T) {
 func TestAttackPeerFromElsewhere(t *testing.T) {
 	for _, peer := range []string{"10.0.2.2:4711", "[fd00::2]:1", "[::ffff:10.0.2.2]:1", "@", "", "127.0.0.1"} {
 		f := &fixed{value: "x"}
-		refused(t, f, ask(f, http.MethodGet, "/cdh/resource/a/b/c", func(r *http.Request) { r.RemoteAddr = peer }), http.StatusForbidden, "peer_not_local")
+		w := ask(f, http.MethodGet, "/cdh/resource/a/b/c", func(r *http.Request) { r.RemoteAddr = peer })
+		refused(t, f, w, http.StatusForbidden, "peer_not_local")
 	}
 }
 
 func TestAttackRebinding(t *testing.T) {
 	for _, host := range []string{"evil.example", "evil.example:8006", "127.0.0.1.evil.example", "10.0.2.15:8006", "", "localhost.evil:1"} {
 		f := &fixed{value: "x"}
-		refused(t, f, ask(f, http.MethodGet, "/cdh/resource/a/b/c", func(r *http.Request) { r.Host = host }), http.StatusForbidden, "host_not_local")
+		w := ask(f, http.MethodGet, "/cdh/resource/a/b/c", func(r *http.Request) { r.Host = host })
+		refused(t, f, w, http.StatusForbidden, "host_not_local")
 	}
 	for _, host := range []string{"127.0.0.1", "localhost", "localhost:8006", "[::1]:8006", "[::1]"} {
 		if w := ask(&fixed{}, http.MethodGet, "/info", func(r *http.Request) { r.Host = host }); w.Code != http.StatusOK {
@@ -159,7 +162,9 @@ func TestAttackRebinding(t *testing.T) {
 }
 
 func TestAttackEvidenceForWorkload(t *testing.T) {
-	for _, target := range []string{"/aa/evidence?runtime_data=x", "/aa/token?token_type=kbs", "/aa/additional-evidence", "/aa/aael", "/aa/"} {
+	for _, target := range []string{
+		"/aa/evidence?runtime_data=x", "/aa/token?token_type=kbs", "/aa/additional-evidence", "/aa/aael", "/aa/",
+	} {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
 			f := &fixed{value: "x"}
 			w := ask(f, method, target, nil)
@@ -218,7 +223,9 @@ func TestAttackLargeHeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := fmt.Fprintf(conn, "GET /cdh/resource/a/b/c HTTP/1.1\r\nHost: %s\r\nX: %s\r\n\r\n", address, strings.Repeat("x", 32<<10)); err != nil {
+	_, err = fmt.Fprintf(conn, "GET /cdh/resource/a/b/c HTTP/1.1\r\nHost: %s\r\nX: %s\r\n\r\n",
+		address, strings.Repeat("x", 32<<10))
+	if err != nil {
 		t.Log(err) // it may have hung up by now
 	}
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)

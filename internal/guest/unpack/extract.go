@@ -159,7 +159,7 @@ func (x *extraction) makeDirectory(path string, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(parent)
+	defer closeFD(parent)
 	was, err := lookup(parent, base)
 	if err != nil {
 		return err
@@ -186,7 +186,7 @@ func (x *extraction) directoryMetadata(path string, h *tar.Header) error {
 	if err != nil {
 		return failed("opening the directory", err)
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	x.directories = append(x.directories, dated{path, h.ModTime})
 	return x.metadata(fd, h)
 }
@@ -201,7 +201,7 @@ func (x *extraction) setDirectoryTimes() error {
 		if err == nil {
 			err = unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH)
 		}
-		unix.Close(fd)
+		closeFD(fd)
 		if err != nil {
 			return failed(fmt.Sprintf("setting the time of directory %q", d.path), err)
 		}
@@ -221,7 +221,7 @@ func (x *extraction) regular(path string, h *tar.Header, content io.Reader) erro
 	if err != nil {
 		return err
 	}
-	defer unix.Close(parent)
+	defer closeFD(parent)
 	if _, err := makeRoom(parent, base); err != nil {
 		return err
 	}
@@ -264,7 +264,7 @@ func (x *extraction) symlink(path string, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(parent)
+	defer closeFD(parent)
 	if _, err := makeRoom(parent, base); err != nil {
 		return err
 	}
@@ -288,7 +288,7 @@ func (x *extraction) hardLink(path string, h *tar.Header) error {
 	if err != nil {
 		return refuse(CodeMalformed, "a hard link to %q, which this layer does not hold", h.Linkname)
 	}
-	defer unix.Close(from)
+	defer closeFD(from)
 	switch was, err := lookup(from, targetBase); {
 	case err != nil:
 		return err
@@ -302,7 +302,7 @@ func (x *extraction) hardLink(path string, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(parent)
+	defer closeFD(parent)
 	if sameFile(from, targetBase, parent, base) { // linked already, under this or another spelling of its path
 		return nil
 	}
@@ -321,7 +321,7 @@ func (x *extraction) fifo(path string, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(parent)
+	defer closeFD(parent)
 	if _, err := makeRoom(parent, base); err != nil {
 		return err
 	}
@@ -339,7 +339,7 @@ func (x *extraction) whiteoutEntry(path string) error {
 		if err != nil {
 			return err
 		}
-		defer unix.Close(parent)
+		defer closeFD(parent)
 		return x.opaque(parent, ".")
 	}
 	if strings.HasPrefix(base, aufsPrefix) {
@@ -362,7 +362,7 @@ func (x *extraction) whiteout(path string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(parent)
+	defer closeFD(parent)
 	was, err := lookup(parent, base)
 	switch {
 	case err != nil:
@@ -384,7 +384,7 @@ func (x *extraction) opaque(parent int, base string) error {
 	if err != nil {
 		return failed("opening an opaque directory", err)
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	if err := unix.Fsetxattr(fd, OpaqueXattr, []byte("y"), 0); err != nil {
 		return failed("marking a directory opaque (the file system must know user attributes)", err)
 	}

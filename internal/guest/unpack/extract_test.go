@@ -175,7 +175,8 @@ func TestExtract(t *testing.T) {
 		{"directories that are not listed", []entry{file("a/b/c/d", "x")}, []string{"d a", "d a/b", "d a/b/c", "f a/b/c/d x"}},
 		{"absolute names", []entry{file("/etc//motd", "hi")}, []string{"d etc", "f etc/motd hi"}},
 		{"names that are no UTF-8", []entry{file("caf\xe9\n", "x")}, []string{"f caf\xe9\n x"}},
-		{"later wins", []entry{file("a", "1"), file("a", "2"), symlink("b", "x"), file("b", "3"), dir("c"), file("c", "4"), file("d", "5"), dir("d")},
+		{"later wins", []entry{file("a", "1"), file("a", "2"), symlink("b", "x"), file("b", "3"), dir("c"), file("c", "4"),
+			file("d", "5"), dir("d")},
 			[]string{"f a 2", "f b 3", "f c 4", "d d"}},
 		{"through a relative link", []entry{dir("usr/lib"), symlink("lib", "usr/lib"), file("lib/x", "y")},
 			[]string{"d usr", "d usr/lib", "l lib → usr/lib", "f usr/lib/x y"}},
@@ -315,7 +316,8 @@ func TestAttackTarHardLinkToDirectory(t *testing.T) {
 }
 
 func TestAttackTarDevice(t *testing.T) {
-	layer, stats, err := extract(t, archive(t, special(tar.TypeBlock, "disk", 8, 0), special(tar.TypeChar, "mem", 1, 1), file("a", "1")), Limits{})
+	disk, mem := special(tar.TypeBlock, "disk", 8, 0), special(tar.TypeChar, "mem", 1, 1)
+	layer, stats, err := extract(t, archive(t, disk, mem, file("a", "1")), Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,7 +100,8 @@ func TestSandboxReportsRefusals(t *testing.T) {
 func TestSandboxReturnsTheStreamsError(t *testing.T) {
 	sandbox := unpacktest.Sandbox(t, unpack.Limits{})
 	broken := errors.New("the network is gone")
-	stream := io.MultiReader(bytes.NewReader(layer(t, tar.Header{Typeflag: tar.TypeReg, Name: "a", Size: 1 << 20})[:4096]), iotest.ErrReader(broken))
+	whole := layer(t, tar.Header{Typeflag: tar.TypeReg, Name: "a", Size: 1 << 20})
+	stream := io.MultiReader(bytes.NewReader(whole[:4096]), iotest.ErrReader(broken))
 	if _, err := sandbox.Unpack(t.Context(), t.TempDir(), stream); !errors.Is(err, broken) {
 		t.Errorf("%v, want %v", err, broken)
 	}

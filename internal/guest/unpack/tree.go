@@ -33,6 +33,9 @@ func patiently(f func() error) error {
 	return err
 }
 
+// closeFD closes a descriptor that was for looking and making only: there is nothing whose loss an error could report.
+func closeFD(fd int) { _ = unix.Close(fd) }
+
 // openDirectory opens a directory by its path beneath the root; "" is the root itself.
 func (t *tree) openDirectory(path string, flags uint64) (int, error) {
 	if path == "" {
@@ -78,7 +81,7 @@ func (t *tree) makeParents(dir string) error {
 			return refuse(CodeMalformed, "its parent %q is not a directory", above)
 		}
 		err = t.mkdir(fd, base)
-		unix.Close(fd)
+		closeFD(fd)
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
