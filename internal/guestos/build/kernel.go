@@ -167,6 +167,5 @@ func initramfs(init []byte, groups [][]loadable) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer z.Close()
 	return z.EncodeAll(archive.Bytes(), nil), nil
 }

@@ -106,7 +106,6 @@ func (r root) program(t *tree, name string) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
-	defer e.Close()
 	libraries, err := e.ImportedLibraries()
 	if err != nil {
 		return fmt.Errorf("read the libraries of %s: %w", name, err)

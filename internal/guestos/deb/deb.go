@@ -160,7 +160,7 @@ func decompress(suffix string, r io.Reader) (plain io.Reader, closeFn func(), er
 		if err != nil {
 			return nil, nil, err
 		}
-		return z, func() { z.Close() }, nil
+		return z, func() { _ = z.Close() }, nil
 	case ".xz":
 		z, err := xz.NewReader(r)
 		return z, func() {}, err

@@ -223,7 +223,7 @@ func mountRoot(drive string, p verity.Params) error {
 	if err != nil {
 		return fmt.Errorf("open the device mapper: %w", err)
 	}
-	defer control.Close()
+	defer func() { _ = control.Close() }()
 	table, err := dm.BuildTargetParams(dm.OpenArgs{
 		Version:        1,
 		DataDevice:     drive,

@@ -144,7 +144,6 @@ func dependencies(module []byte) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read ELF header: %w", err)
 	}
-	defer f.Close()
 	section := f.Section(".modinfo")
 	if section == nil {
 		return nil, errors.New("no .modinfo section")
