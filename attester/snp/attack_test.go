@@ -4,7 +4,6 @@ package snp
 
 import (
 	"bytes"
-	"os"
 	"testing"
 
 	"github.com/nacre-project/nacre/attest"
@@ -50,18 +49,5 @@ func TestAttackOldReport(t *testing.T) {
 	}
 	if evidence, err := a.Evidence(t.Context(), []byte{1}); err == nil {
 		t.Errorf("it became evidence: %s", evidence)
-	}
-}
-
-// TestAttackUnnamedPort is a host that offers a simulated processor to a guest whose command line names none.
-func TestAttackUnnamedPort(t *testing.T) {
-	f := newFake(t)
-	host := f.withPort()
-	go f.proc.Serve(t.Context(), host)
-	if _, err := os.Stat(f.path(portPath)); err != nil {
-		t.Fatal(err)
-	}
-	if a, err := f.open(Options{}); err == nil {
-		t.Errorf("simulated: %v", a.Simulated())
 	}
 }

@@ -213,9 +213,11 @@ func TestAttackAttestation(t *testing.T) {
 			outcome{401, "session_invalid", false}},
 		"cookie of another session": {func(a *attempt) { _, a.cookie = s.challenge() },
 			outcome{401, "nonce_mismatch", false}},
-		"another nonce": {func(a *attempt) { a.nonce, _ = s.challenge() },
-			outcome{401, "nonce_mismatch", false}},
-		"no nonce": {func(a *attempt) { a.nonce = "" }, outcome{401, "nonce_mismatch", false}},
+		"another nonce": {func(a *attempt) {
+			a.nonce, _ = s.challenge()
+			a.boundNonce = a.nonce
+		}, outcome{401, "nonce_mismatch", false}},
+		"no nonce": {func(a *attempt) { a.nonce, a.boundNonce = "", "" }, outcome{401, "nonce_mismatch", false}},
 		"evidence of another session": {func(a *attempt) { a.boundNonce, _ = s.challenge() },
 			outcome{401, "report_data_mismatch", true}},
 		"another TEE key": {func(a *attempt) { a.key = teeKey(t, kbs.ECDHP256) },

@@ -134,7 +134,9 @@ func (s *trustee) run() {
 	c := s.config
 	c.Store = s.store
 	c.Resources = resource.Stored{Store: s.store}
-	c.Plugins = map[string]resource.Plugin{"resource": c.Resources}
+	if c.Plugins == nil {
+		c.Plugins = map[string]resource.Plugin{"resource": c.Resources}
+	}
 	if s.broker, err = broker.New(s.t.Context(), c); err != nil {
 		s.t.Fatal(err)
 	}
