@@ -217,7 +217,8 @@ func TestContainer(t *testing.T) {
 		"CapBnd: 00000000a00425fb", "Seccomp: 2", `/etc/resolv.conf <nil> "nameserver 10.0.2.3\n"`,
 		`/etc/hosts <nil> "127.0.0.1\tlocalhost\n`, `/etc/hostname <nil> "probe\n"`,
 		"mount operation not permitted", "mknod operation not permitted", "unshare operation not permitted",
-		"vsock operation not permitted", "proc open /proc/sys/kernel/domainname: read-only file system",
+		"vsock operation not permitted", "wide vsock operation not permitted",
+		"proc open /proc/sys/kernel/domainname: read-only file system",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in the output:\n%s", want, out)

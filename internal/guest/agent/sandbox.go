@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,7 +107,8 @@ const (
 )
 
 // resolverFile writes resolv.conf anew from what the host sent: name servers that are addresses, search domains that
-// are names, options that are known. A bare address stands for a name server. Comments and blanks are dropped.
+// are names, options in the form of such. A bare address stands for a name server. Comments and blanks are dropped,
+// and so is trust-ad: a server of the host's choice must not vouch for its answers (glibc takes a prefix for it).
 func resolverFile(lines []string) (string, error) {
 	if len(lines) > maxDNSLines {
 		return "", invalid("%d lines of DNS configuration, at most %d are read", len(lines), maxDNSLines)
@@ -133,6 +135,10 @@ func resolverFile(lines []string) (string, error) {
 			err = checkSearch(args)
 		case "options":
 			err = checkOptions(args)
+			words = slices.DeleteFunc(words, func(w string) bool { return strings.HasPrefix(w, "trust-ad") })
+			if err == nil && len(words) == 1 {
+				continue
+			}
 		default:
 			err = fmt.Errorf("%.100q is not known", words[0])
 		}

@@ -19,7 +19,7 @@ func seccomp() *specs.LinuxSeccomp {
 	return &specs.LinuxSeccomp{
 		DefaultAction:   specs.ActErrno,
 		DefaultErrnoRet: &errno,
-		Syscalls: []specs.LinuxSyscall{
+		Syscalls: append(sockets(), []specs.LinuxSyscall{
 			{Names: strings.Fields(allowedCalls), Action: specs.ActAllow},
 			{
 				// New threads and processes, but no new namespaces. Flags are the first argument on x86.
@@ -41,13 +41,26 @@ func seccomp() *specs.LinuxSeccomp {
 				Names: []string{"personality"}, Action: specs.ActAllow,
 				Args: []specs.LinuxSeccompArg{{Index: 0, Value: 0xffffffff, Op: specs.OpEqualTo}},
 			},
-			{
-				// Sockets of any family but vsock, which would reach the host past the agent.
-				Names: []string{"socket"}, Action: specs.ActAllow,
-				Args: []specs.LinuxSeccompArg{{Index: 0, Value: unix.AF_VSOCK, Op: specs.OpNotEqual}},
-			},
-		},
+		}...),
 	}
+}
+
+// sockets allows sockets of any family but vsock, which would reach the host past the agent. The filter sees 64 bits
+// of the argument and the kernel takes 32, so "not equal" would let vsock pass with a bit set above them. Instead one
+// rule for each of the bits that make up a family's number allows what differs from vsock there.
+func sockets() []specs.LinuxSyscall {
+	const familyBits = 6 // the kernel knows fewer than 64 families
+	rules := make([]specs.LinuxSyscall, familyBits)
+	for i := range rules {
+		bit := uint64(1) << i
+		rules[i] = specs.LinuxSyscall{
+			Names: []string{"socket"}, Action: specs.ActAllow,
+			Args: []specs.LinuxSeccompArg{
+				{Index: 0, Value: bit, ValueTwo: ^uint64(unix.AF_VSOCK) & bit, Op: specs.OpMaskedEqual},
+			},
+		}
+	}
+	return rules
 }
 
 const namespaceFlags = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |

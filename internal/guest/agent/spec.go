@@ -380,7 +380,8 @@ func checkDestination(path string) error {
 	return nil
 }
 
-// paths adds a request's paths to ours.
+// paths adds a request's paths to ours: files of the kernel only, or a request could blank what is in the image, such
+// as who may log in, or make a program's data read-only.
 func paths(own, asked []string) ([]string, error) {
 	if len(asked) > maxMounts {
 		return nil, invalid("%d masked or read-only paths, at most %d are taken", len(asked), maxMounts)
@@ -389,6 +390,9 @@ func paths(own, asked []string) ([]string, error) {
 	for _, p := range asked {
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p || strings.ContainsRune(p, 0) {
 			return nil, invalid("path %.200q is not a clean absolute path", p)
+		}
+		if !strings.HasPrefix(p, "/proc/") && !strings.HasPrefix(p, "/sys/") {
+			return nil, invalid("path %.200q does not lie in a file system of the kernel", p)
 		}
 		if !slices.Contains(all, p) {
 			all = append(all, p)

@@ -34,6 +34,9 @@ func main() {
 		fmt.Println("unshare", syscall.Unshare(syscall.CLONE_NEWUSER))
 		_, err := syscall.Socket(40, syscall.SOCK_STREAM, 0)
 		fmt.Println("vsock", err)
+		// The kernel takes 32 bits of the family.
+		_, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, 1<<32|40, syscall.SOCK_STREAM, 0)
+		fmt.Println("wide vsock", errno)
 		fmt.Println("proc", os.WriteFile("/proc/sys/kernel/domainname", []byte("x"), 0))
 		fmt.Fprintln(os.Stderr, "to the other stream")
 	case "exit":
