@@ -177,6 +177,29 @@ func TestLockDown(t *testing.T) {
 	}
 }
 
+// TestAttackRouterAdvertisement is a host that sends addresses and routes past the policy, to an interface that was
+// there before the settings were made.
+func TestAttackRouterAdvertisement(t *testing.T) {
+	root := sysctls(t)
+	var files []string
+	for _, name := range []string{
+		"net/ipv6/conf/eth0/accept_ra", "net/ipv6/conf/eth0/accept_redirects", "net/ipv4/conf/eth0/accept_redirects",
+	} {
+		file := filepath.Join(root, name)
+		_ = os.MkdirAll(filepath.Dir(file), 0o755)
+		_ = os.WriteFile(file, []byte("1\n"), 0o644)
+		files = append(files, file)
+	}
+	if err := lockDown(root); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if got, err := os.ReadFile(file); string(got) != "0\n" || err != nil {
+			t.Errorf("%s is %q, %v", file, got, err)
+		}
+	}
+}
+
 func TestEntropy(t *testing.T) {
 	for name, c := range map[string]struct {
 		current, quality string

@@ -15,8 +15,8 @@ import (
 
 // setting is a file of the kernel, what to write into it, and what must stand in it afterwards.
 type setting struct {
-	path, value string
-	optional    bool // the kernel may be built without it
+	path, value string // "*" in the path stands for every name that is there
+	optional    bool   // the kernel may be built without it
 }
 
 // settings close what the guest never needs. Modules come first in effect and last in time: the initial RAM file
@@ -40,33 +40,47 @@ var settings = []setting{
 	{path: "fs/protected_hardlinks", value: "1"},
 	{path: "fs/protected_fifos", value: "2", optional: true},
 	{path: "fs/protected_regular", value: "2", optional: true},
-	{path: "net/ipv4/conf/all/accept_redirects", value: "0", optional: true},
-	{path: "net/ipv6/conf/all/accept_redirects", value: "0", optional: true},
-	{path: "net/ipv4/conf/all/accept_source_route", value: "0", optional: true},
-	{path: "net/ipv6/conf/all/accept_ra", value: "0", optional: true}, // addresses come by the agent, gated by policy
-	{path: "net/ipv6/conf/default/accept_ra", value: "0", optional: true},
-	{path: "kernel/modules_disabled", value: "1", optional: true}, // cannot be undone
+	// "all" does not bind the interfaces that are there already, and "default" only those that come.
+	{path: "net/ipv4/conf/*/accept_redirects", value: "0", optional: true},
+	{path: "net/ipv6/conf/*/accept_redirects", value: "0", optional: true},
+	{path: "net/ipv4/conf/*/accept_source_route", value: "0", optional: true},
+	{path: "net/ipv6/conf/*/accept_ra", value: "0", optional: true}, // addresses come by the agent, gated by policy
+	{path: "kernel/modules_disabled", value: "1", optional: true},   // cannot be undone
 }
 
 // lockDown writes the settings below root, which is /proc/sys, and reads each back.
 func lockDown(root string) error {
 	for _, s := range settings {
-		path := filepath.Join(root, s.path)
-		err := write(path, s.value)
-		if errors.Is(err, fs.ErrNotExist) && s.optional {
-			continue
+		paths := []string{filepath.Join(root, s.path)}
+		if strings.Contains(s.path, "*") {
+			var err error
+			if paths, err = filepath.Glob(paths[0]); err != nil {
+				return fmt.Errorf("locking the kernel down: %s: %w", s.path, err)
+			}
 		}
-		if err != nil {
-			return fmt.Errorf("locking the kernel down: %s: %w", s.path, err)
+		for _, path := range paths {
+			if err := s.apply(path); err != nil {
+				return fmt.Errorf("locking the kernel down: %s %w", strings.TrimPrefix(path, root+"/"), err)
+			}
 		}
-		got, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("locking the kernel down: %s: %w", s.path, err)
-		}
-		if strings.Join(strings.Fields(string(got)), " ") != s.value {
-			return fmt.Errorf("locking the kernel down: %s stays %q, want %q", s.path, strings.TrimSpace(string(got)),
-				s.value)
-		}
+	}
+	return nil
+}
+
+func (s setting) apply(path string) error {
+	err := write(path, s.value)
+	if errors.Is(err, fs.ErrNotExist) && s.optional {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot be set: %w", err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("cannot be read: %w", err)
+	}
+	if strings.Join(strings.Fields(string(got)), " ") != s.value {
+		return fmt.Errorf("stays %q, want %q", strings.TrimSpace(string(got)), s.value)
 	}
 	return nil
 }
