@@ -17,6 +17,8 @@ import (
 	"maps"
 	"time"
 
+	"github.com/open-policy-agent/opa/v1/ast"
+
 	"github.com/nacre-project/nacre/attest"
 	"github.com/nacre-project/nacre/ear"
 	"github.com/nacre-project/nacre/internal/trustee/refvalue"
@@ -91,9 +93,9 @@ func queryReferenceValue(ctx context.Context, id string) (any, bool) {
 
 // Evidence is what is appraised.
 type Evidence struct {
-	Claims         *attest.Claims
-	RuntimeData    map[string]any // what the evidence was bound to
-	InitDataClaims map[string]any // the init-data's files; nil when none was sent
+	Claims      *attest.Claims
+	RuntimeData map[string]any // what the evidence was bound to
+	InitData    *InitData      // nil when none was sent
 }
 
 // annotated is the document that policies see, and that goes into the token: the platform's claims under its name,
@@ -110,13 +112,42 @@ func (e Evidence) annotated() map[string]any {
 	if _, bound := out["report_data"]; bound && e.RuntimeData != nil {
 		out[ear.RuntimeDataClaims] = e.RuntimeData
 	}
-	if _, bound := out["init_data"]; bound && e.InitDataClaims != nil {
-		out[ear.InitDataClaims] = e.InitDataClaims
+	if _, bound := out["init_data"]; bound && e.InitData != nil {
+		out[ear.InitDataClaims] = e.InitData.Claims
 	}
 	if e.Claims.Simulated {
 		out[ear.SimulatedClaim] = true
 	}
 	return out
+}
+
+// inputs are the annotated evidence as policies see it, and the same with an init-data digest that nobody authorised;
+// ok is false when the platform has no init-data. They share all but that digest.
+func (e Evidence) inputs(annotated map[string]any) (actual, unauthorised policy.Document, ok bool, err error) {
+	var members, others [][2]*ast.Term
+	for name, member := range annotated {
+		if name == ear.InitDataClaims {
+			member = e.InitData.value
+		}
+		value, err := ast.InterfaceToValue(member)
+		if err != nil {
+			return actual, unauthorised, false, fmt.Errorf("prepare the claims for the appraisal policy: %w", err)
+		}
+		term := ast.Item(ast.StringTerm(name), ast.NewTerm(value))
+		members = append(members, term)
+		if digest, is := member.(string); is && name == "init_data" {
+			ok = true
+			term = ast.Item(term[0], ast.StringTerm(OtherInitData(digest)))
+		}
+		others = append(others, term)
+	}
+	if actual, err = policy.NewDocument(ast.NewObject(members...)); err != nil {
+		return actual, unauthorised, false, fmt.Errorf("prepare the claims for the appraisal policy: %w", err)
+	}
+	if ok {
+		unauthorised, err = policy.NewDocument(ast.NewObject(others...))
+	}
+	return actual, unauthorised, ok, err
 }
 
 // ErrPolicy is wrapped by errors of a policy that gives no usable answer. It is the owner's to mend.
@@ -126,25 +157,25 @@ var ErrPolicy = errors.New("the appraisal policy gave no usable answer")
 func (p *Policy) Appraise(ctx context.Context, e Evidence, refs *refvalue.Snapshot, now time.Time) (ear.Submod, error) {
 	ctx = context.WithValue(ctx, snapshotKey{}, values{refs, now})
 	annotated := e.annotated()
-	input, err := policy.NewDocument(annotated)
+	actual, unauthorised, hasInitData, err := e.inputs(annotated)
 	if err != nil {
-		return ear.Submod{}, fmt.Errorf("prepare the claims for the appraisal policy: %w", err)
+		return ear.Submod{}, err
 	}
 	s := ear.Submod{PolicyID: PolicySet, PolicyDigest: p.Digest(), Evidence: annotated}
-	if s.Vector, err = p.vector(ctx, input); err != nil {
+	if s.Vector, err = p.vector(ctx, actual); err != nil {
 		return ear.Submod{}, err
 	}
 	s.Status = s.Vector.Status()
-	if s.Extensions, err = p.extensions(ctx, input); err != nil {
+	if s.Extensions, err = p.extensions(ctx, actual); err != nil {
 		return ear.Submod{}, err
 	}
-	unauthorised, err := p.unauthorised(ctx, annotated)
-	if err != nil {
-		return ear.Submod{}, err
-	}
-	if unauthorised != nil {
+	if hasInitData {
+		other, err := p.vector(ctx, unauthorised)
+		if err != nil {
+			return ear.Submod{}, err
+		}
 		s.Extensions[UnauthorisedInitData] = map[string]any{
-			"ear.status": unauthorised.Status(), "ear.trustworthiness-vector": unauthorised,
+			"ear.status": other.Status(), "ear.trustworthiness-vector": other,
 		}
 	}
 	return s, nil
@@ -203,23 +234,6 @@ func (p *Policy) extensions(ctx context.Context, input policy.Document) (map[str
 		extensions[name] = extension["value"]
 	}
 	return extensions, nil
-}
-
-// unauthorised rates the same evidence with an init-data digest that nobody authorised. Nil when the platform has no
-// init-data.
-func (p *Policy) unauthorised(ctx context.Context, annotated map[string]any) (*ear.Vector, error) {
-	digest, ok := annotated["init_data"].(string)
-	if !ok {
-		return nil, nil
-	}
-	other := maps.Clone(annotated)
-	other["init_data"] = OtherInitData(digest)
-	input, err := policy.NewDocument(other)
-	if err != nil {
-		return nil, fmt.Errorf("prepare the claims for the appraisal policy: %w", err)
-	}
-	v, err := p.vector(ctx, input)
-	return &v, err
 }
 
 // OtherInitData returns an init-data digest of the same length that nobody registered or named in a policy, since it

@@ -41,13 +41,13 @@ hardware := 2 if {
 
 # The guest has the init-data and the platform settings that the owner registered.
 configuration := 2 if {
-	snp_closed
 	init_data_authorised
+	snp_closed
 	snp_settings_registered
 } else := 3 if {
 	# The init-data alone; the settings are left to the host.
-	snp_closed
 	init_data_authorised
+	snp_closed
 }
 
 # The host can neither read the guest's memory nor move it to a machine of its choice.
@@ -76,12 +76,16 @@ extensions := [{
 	"value": {"validated": validated},
 }]
 
+default validated := {}
+
 validated := {name: list |
 	some name, list in {"container_images": images, "container_uids": uids}
 	count(list) > 0
+} if {
+	containers
 }
 
-containers := object.get(input, ["init_data_claims", "agent_policy_claims", "containers"], [])
+containers := input.init_data_claims.agent_policy_claims.containers
 
 images := [image | some container in containers; image := container.OCI.Annotations["io.kubernetes.cri.image-name"]]
 

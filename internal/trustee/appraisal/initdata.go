@@ -4,9 +4,11 @@ package appraisal
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"strings"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/nacre-project/nacre/initdata"
@@ -21,6 +23,32 @@ const (
 	// maxDepth bounds how deep a file may nest to be shown as an object.
 	maxDepth = 64
 )
+
+// InitData is an init-data text that was read, in the forms that are needed of it. Many guests have the same one, so it
+// is worth keeping. It does not change.
+type InitData struct {
+	Digest []byte         // by the algorithm that the text names
+	Claims map[string]any // its files, as InitDataClaims shows them
+	value  ast.Value      // the same as policies see it
+}
+
+// ParseInitData reads an init-data text.
+func ParseInitData(text []byte) (*InitData, error) {
+	parsed, err := initdata.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	digest, err := initdata.Digest(text)
+	if err != nil {
+		return nil, err
+	}
+	claims := InitDataClaims(parsed)
+	value, err := ast.InterfaceToValue(claims)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the init-data for policies: %w", err)
+	}
+	return &InitData{Digest: digest, Claims: claims, value: value}, nil
+}
 
 // InitDataClaims shows init-data to policies (spec/trustee.md §1.6): its files by name, configuration files as
 // objects, and of an agent policy the data, under agent_policy_claims, when it can be told apart. What cannot be

@@ -15,7 +15,6 @@ import (
 
 	"github.com/nacre-project/nacre/attest"
 	"github.com/nacre-project/nacre/ear"
-	"github.com/nacre-project/nacre/initdata"
 	"github.com/nacre-project/nacre/internal/trustee/appraisal"
 	"github.com/nacre-project/nacre/internal/trustee/audit"
 	"github.com/nacre-project/nacre/internal/trustee/store"
@@ -126,7 +125,7 @@ func (b *Broker) attest(ctx context.Context, c *call) (*reply, error) {
 		return nil, fail(http.StatusRequestEntityTooLarge, variantAttestation, codeTooLarge,
 			attestDetail+"the evidence is too large")
 	}
-	want, claims, err := b.expect(s, a)
+	want, initData, err := b.expect(s, a)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +135,7 @@ func (b *Broker) attest(ctx context.Context, c *call) (*reply, error) {
 	if err != nil {
 		return nil, b.refuseEvidence(ctx, c, s, platform, a, err)
 	}
-	return b.accept(ctx, c, s, a, verified, claims)
+	return b.accept(ctx, c, s, a, verified, initData)
 }
 
 func unsupported(reason string) *failure {
@@ -162,8 +161,8 @@ func (b *Broker) slot(ctx context.Context) (free func(), err error) {
 }
 
 // expect says what the evidence must be bound to: this session's nonce, the guest's key, and the init-data that came
-// along. It returns the init-data's claims, nil when none came.
-func (b *Broker) expect(s session, a *kbs.Attestation) (attest.Expected, map[string]any, error) {
+// along. It returns the init-data too, nil when none came.
+func (b *Broker) expect(s session, a *kbs.Attestation) (attest.Expected, *appraisal.InitData, error) {
 	if subtle.ConstantTimeCompare([]byte(a.RuntimeData.Nonce), []byte(s.challenge())) != 1 {
 		return attest.Expected{}, nil, fail(http.StatusUnauthorized, variantAttestation, codeNonceMismatch,
 			attestDetail+"the nonce is not this session's")
@@ -180,15 +179,20 @@ func (b *Broker) expect(s session, a *kbs.Attestation) (attest.Expected, map[str
 	if a.InitData == nil {
 		return want, nil, nil
 	}
-	raw := []byte(a.InitData.Body)
-	parsed, err := initdata.Parse(raw)
+	initData, err := b.initData(a.InitData.Body)
 	if err != nil {
 		return attest.Expected{}, nil, badRequest(variantAttestation, err)
 	}
-	if want.InitDataDigest, err = initdata.Digest(raw); err != nil {
-		return attest.Expected{}, nil, badRequest(variantAttestation, err)
+	want.InitDataDigest = initData.Digest
+	return want, initData, nil
+}
+
+// initData reads an init-data text. Texts that came with evidence that was accepted are remembered.
+func (b *Broker) initData(text string) (*appraisal.InitData, error) {
+	if d, ok := b.initDatas.Get(text); ok {
+		return d, nil
 	}
-	return want, appraisal.InitDataClaims(parsed), nil
+	return appraisal.ParseInitData([]byte(text))
 }
 
 // refuseEvidence records refused evidence, as far as it was authentic and not seen too often, and says what the
@@ -221,7 +225,7 @@ func (b *Broker) refuseEvidence(ctx context.Context, c *call, s session, p Platf
 
 // accept appraises verified evidence, and uses up the nonce, keeps the token and records it in one transaction.
 func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestation, verified *attest.Claims,
-	initData map[string]any) (*reply, error) {
+	initData *appraisal.InitData) (*reply, error) {
 	policy, err := b.policies.appraisal(verified.Class)
 	if err != nil {
 		return nil, err
@@ -233,7 +237,7 @@ func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestat
 			"nonce": a.RuntimeData.Nonce, ear.TEEPublicKeyClaim: members(a.RuntimeData.TEEPubKey),
 			"additional-evidence": a.TEEEvidence.Additional,
 		},
-		InitDataClaims: initData,
+		InitData: initData,
 	}, b.values.Snapshot(), now)
 	if errors.Is(err, appraisal.ErrPolicy) {
 		return nil, fail(http.StatusInternalServerError, variantPolicyEngine, codePolicyError,
@@ -282,6 +286,9 @@ func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestat
 		b.metrics.refused.WithLabelValues(string(s.tee), codeNonceUsed).Inc()
 		return nil, fail(http.StatusUnauthorized, variantAttestation, codeNonceUsed,
 			attestDetail+"the session was used already; ask for a new one")
+	}
+	if initData != nil && len(a.InitData.Body) <= rememberedInitDataMax {
+		b.initDatas.Add(a.InitData.Body, initData)
 	}
 	b.metrics.accepted.WithLabelValues(string(s.tee)).Inc()
 	b.log.LogAttrs(ctx, slog.LevelInfo, "attested", slog.String("tee", string(s.tee)),

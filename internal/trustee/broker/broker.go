@@ -17,6 +17,7 @@ import (
 	"github.com/nacre-project/nacre/attest"
 	"github.com/nacre-project/nacre/ear"
 	"github.com/nacre-project/nacre/internal/trustee/admin"
+	"github.com/nacre-project/nacre/internal/trustee/appraisal"
 	"github.com/nacre-project/nacre/internal/trustee/audit"
 	"github.com/nacre-project/nacre/internal/trustee/refvalue"
 	"github.com/nacre-project/nacre/internal/trustee/resource"
@@ -80,6 +81,9 @@ const (
 	rememberedTokens   = 512
 	rememberedTokenMax = 16 << 10 // bytes of a token that is remembered
 
+	rememberedInitData    = 128
+	rememberedInitDataMax = 64 << 10 // bytes of an init-data text that is remembered
+
 	refusedPieces = 4096 // pieces of refused evidence that are told apart
 	refusedLimit  = 16   // audit records about one of them in a period
 	refusedPeriod = time.Hour
@@ -102,6 +106,7 @@ type Broker struct {
 	keys      []ear.Key
 	jwks      []byte
 	tokens    *lru.Cache[[32]byte, *guest]
+	initDatas *lru.Cache[string, *appraisal.InitData] // by their texts
 	refused   *audit.Budget
 	slots     chan struct{}
 	metrics   *metrics
@@ -158,6 +163,9 @@ func New(ctx context.Context, c Config) (*Broker, error) {
 		return nil, err
 	}
 	if b.tokens, err = lru.New[[32]byte, *guest](rememberedTokens); err != nil {
+		return nil, err
+	}
+	if b.initDatas, err = lru.New[string, *appraisal.InitData](rememberedInitData); err != nil {
 		return nil, err
 	}
 	if b.refused, err = audit.NewBudget(refusedPieces, refusedLimit, refusedPeriod); err != nil {
