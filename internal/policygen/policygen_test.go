@@ -129,6 +129,23 @@ func TestThePodItselfMayRun(t *testing.T) {
 	}
 }
 
+// TestAttackMounts is a host that mounts memory over what the image holds, or leaves out what the owner mounts.
+func TestAttackMounts(t *testing.T) {
+	with, without := requests(t), requests(t)
+	without[0].OCI.Mounts = nil
+	for name, pods := range map[string][2][]*agent.CreateContainerRequest{
+		"where the owner has none":      {without, with},
+		"none where the owner has some": {with, without},
+	} {
+		if asked(t, rego(t, policygen.Pod{Requests: pods[0]}), pods[1][0]) {
+			t.Errorf("%s: allowed", name)
+		}
+	}
+	if !asked(t, rego(t, policygen.Pod{Requests: without}), without[0]) {
+		t.Error("a container without mounts is refused")
+	}
+}
+
 // The host changes one thing about a container that the policy allows.
 func TestNothingElseMayRun(t *testing.T) {
 	text := rego(t, policygen.Pod{Requests: requests(t)})

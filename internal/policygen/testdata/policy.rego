@@ -109,16 +109,27 @@ image_decides(annotations) := [value |
 	value := object.get(annotations, name, "")
 ]
 
-mounts_match(container) if not container.OCI.Mounts
+mounts_match(container) if not container.OCI.Process
 
+# No mount more, which could hide what is in the image, and none less.
 mounts_match(container) if {
+	container.OCI.Process
+	want := object.get(container.OCI, "Mounts", [])
 	every mount in input.OCI.Mounts {
-		some allowed in container.OCI.Mounts
-		mount.destination == allowed.destination
-		mount.source == allowed.source
-		mount.type == allowed.type
-		mount.options == allowed.options
+		some allowed in want
+		same_mount(mount, allowed)
 	}
+	every mount in want {
+		some made in input.OCI.Mounts
+		same_mount(made, mount)
+	}
+}
+
+same_mount(a, b) if {
+	a.destination == b.destination
+	a.source == b.source
+	a.type == b.type
+	a.options == b.options
 }
 
 policy_data := {
