@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nacre-project/nacre/attest"
+	"github.com/nacre-project/nacre/internal/trustee/store"
 	"github.com/nacre-project/nacre/kbs"
 )
 
@@ -97,6 +98,10 @@ func asFailure(err error) *failure {
 		f := fail(http.StatusServiceUnavailable, variantHTTP, codeBusy, "the request took too long").because(err)
 		f.retryAfter = time.Second
 		return f
+	}
+	if errors.Is(err, store.ErrPast) { // the session ran out while the evidence was sent and verified
+		return fail(http.StatusUnauthorized, variantAttestation, codeSessionExpired,
+			attestDetail+"the session has expired").because(err)
 	}
 	return fail(http.StatusInternalServerError, variantHTTP, codeInternal,
 		"the trustee failed; its log has the cause under this request id").because(err)

@@ -58,6 +58,11 @@ func (b *Broker) release(ctx context.Context, c *call, name string, plugin resou
 	if err != nil {
 		return nil, err
 	}
+	// All is read before anything is decided: who sends slowly must not keep a decision while the policy changes.
+	request := resource.Request{Method: c.http.Method, Path: path, Query: query}
+	if request.Body, err = c.body(); err != nil {
+		return nil, err
+	}
 	policy := b.policies.release()
 	record := g.record
 	record.Time, record.RequestID, record.Event = b.now(), c.id, audit.EventRelease
@@ -73,10 +78,6 @@ func (b *Broker) release(ctx context.Context, c *call, name string, plugin resou
 		return nil, b.refuseRelease(ctx, record, f, denial.Detail)
 	}
 	b.metrics.approvals.Inc()
-	request := resource.Request{Method: c.http.Method, Path: path, Query: query}
-	if request.Body, err = c.body(); err != nil {
-		return nil, err
-	}
 	answer, err := plugin.Handle(ctx, request)
 	if err != nil {
 		f := pluginFailure(name, err)

@@ -231,8 +231,8 @@ func (b *Broker) refuse(ctx context.Context, c *call, f *failure, header http.He
 	if f.status >= http.StatusInternalServerError {
 		level = slog.LevelError
 	}
-	// Anybody can be refused as often as he likes; that must not fill the disk that logs are kept on.
-	if level == slog.LevelError || b.logged.Allow() {
+	// Anybody can be refused as often as he likes, with 503 too; that must not fill the disk that logs are kept on.
+	if f.status == http.StatusInternalServerError || b.logged.Allow() {
 		b.log.LogAttrs(ctx, level, "refused", slog.String("method", c.http.Method),
 			slog.String("path", clip(c.http.URL.Path)),
 			slog.Int("status", f.status), slog.String("code", f.code), slog.String("cause", f.Error()))

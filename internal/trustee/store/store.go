@@ -43,6 +43,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrExists says that the key is taken already.
 	ErrExists = errors.New("exists already")
+	// ErrPast says that the time until which a value was to be kept is over.
+	ErrPast = errors.New("its time is over")
 	// ErrClosed says that the store was closed.
 	ErrClosed = errors.New("the store is closed")
 )

@@ -207,6 +207,10 @@ func TestUsedOnce(t *testing.T) {
 	if _, err := s.GetExpiring(t.Context(), "session", "id"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("an expired value was returned: %v", err)
 	}
+	// Who began before the first entry's time was over, and comes after it, is not the first.
+	if err := insert("late", later); !errors.Is(err, ErrPast) {
+		t.Errorf("inserted until a time that was reached: %v", err)
+	}
 	if err := insert("again", later.Add(time.Minute)); err != nil {
 		t.Errorf("the key of an expired value is still taken: %v", err)
 	}

@@ -355,14 +355,19 @@ func (tx *Tx) Delete(ns Namespace, key string) error {
 	return nil
 }
 
-// InsertExpiring sets the value of a key that has none until a time is reached (whole seconds), or returns ErrExists.
-// It is how something is used once: of all that insert the same key, one succeeds.
+// InsertExpiring sets the value of a key that has none until a time is reached (whole seconds), or returns ErrExists,
+// or ErrPast when it was reached already. It is how something is used once: of all that insert the same key until the
+// same time, one succeeds.
 func (tx *Tx) InsertExpiring(ns Namespace, key string, value []byte, until time.Time) error {
 	if err := checkPlace(ns, key, value); err != nil {
 		return err
 	}
+	now := tx.w.now().Unix()
+	if until.Unix() <= now { // the entry that was first may be gone
+		return fmt.Errorf("store %s/%s: %w", ns, key, ErrPast)
+	}
 	sealed := tx.w.seal.seal(kindExpiring, ns, key, value)
-	err := inserted(exec(tx.w.insertExpiring, string(ns), key, until.Unix(), sealed, tx.w.now().Unix()))
+	err := inserted(exec(tx.w.insertExpiring, string(ns), key, until.Unix(), sealed, now))
 	tx.wrote = tx.wrote || !errors.Is(err, ErrExists)
 	return err
 }
