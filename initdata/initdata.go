@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
 )
 
 // Version is the only version of the format.
@@ -62,6 +63,9 @@ func Parse(raw []byte) (*Data, error) {
 	if len(raw) > MaxSize {
 		return nil, fmt.Errorf("parsing init-data: %d bytes, at most %d are allowed", len(raw), MaxSize)
 	}
+	if err := flat(raw); err != nil {
+		return nil, fmt.Errorf("parsing init-data: %w", err)
+	}
 	var top map[string]any
 	if err := toml.Unmarshal(raw, &top); err != nil {
 		return nil, fmt.Errorf("parsing init-data: %w", located(err))
@@ -99,6 +103,41 @@ func Parse(raw []byte) (*Data, error) {
 		return nil, fmt.Errorf("parsing init-data: %w", err)
 	}
 	return d, nil
+}
+
+// maxKeyParts is how many names a key needs here: data."aa.toml".
+const maxKeyParts = 2
+
+// flat refuses keys of more parts than the format has, and lists, which it has none of, before anything is built of
+// them. Anybody may send a text to a trustee, and a table a part, a million deep, costs seconds and hundreds of MiB.
+func flat(raw []byte) error {
+	var p unstable.Parser
+	p.Reset(raw)
+	for p.NextExpression() {
+		parts := 0
+		for key := p.Expression().Key(); key.Next(); parts++ {
+			if parts == maxKeyParts {
+				return errors.New("a key has more than two parts; quote a name that has a dot in it")
+			}
+		}
+		if p.Expression().Kind != unstable.KeyValue {
+			continue
+		}
+		value := p.Expression().Value()
+		if value.Kind == unstable.Array {
+			return errors.New("there is a list in it; values are strings")
+		}
+		if value.Kind != unstable.InlineTable {
+			continue
+		}
+		for entries := value.Children(); entries.Next(); {
+			if key := entries.Node().Key(); !key.Next() || !key.IsLast() ||
+				entries.Node().Value().Kind != unstable.String {
+				return errors.New("a table in braces has something else than names and strings")
+			}
+		}
+	}
+	return nil // what is wrong with the syntax is for the parser proper to say
 }
 
 func files(table map[string]any) (map[string]string, error) {
