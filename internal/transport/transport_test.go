@@ -359,6 +359,7 @@ func TestAttackHostFrames(t *testing.T) {
 					wire = appendFrame(wire, f)
 				}
 				_, _ = hostEnd.Write(wire)
+				_ = hostEnd.(*net.UnixConn).CloseWrite() // a guest that minds nothing of it hears no more
 				_, _ = io.Copy(io.Discard, hostEnd)
 			}()
 			if err := g.serve(t.Context(), guestEnd); !errors.Is(err, ErrProtocol) {
@@ -402,6 +403,7 @@ func TestAttackGuestFrames(t *testing.T) {
 					_, _ = guestEnd.Write(appendFrame(nil, f))
 				}
 			}
+			_ = guestEnd.(*net.UnixConn).CloseWrite() // a host that minds nothing of it hears no more
 			<-h.Done()
 			<-dialed
 			if err := h.Err(); !errors.Is(err, ErrProtocol) || !errors.Is(err, ErrEnded) {
