@@ -348,12 +348,15 @@ func TestAttackPolicyReachesOut(t *testing.T) {
 		`crypto.parse_private_keys("")`, `json.match_schema({}, {"$ref": "http://127.0.0.1"})`, `trace("x")`,
 		`rego.parse_module("x", "package y")`,
 		`providers.aws.sign_req({}, {}, 1)`, `graphql.is_valid("", "")`, `strings.render_template("{{.}}", {})`} {
-		for _, module := range []string{"package policy\nallow if " + call, "package policy\nallow { " + call + " }"} {
-			if _, err := policy.Compile(t.Context(), module, forAllow()); err == nil ||
-				!strings.Contains(err.Error(), "undefined function") {
-				t.Errorf("%s: %v", module, err)
+		name, _, _ := strings.Cut(call, "(")
+		t.Run(name, func(t *testing.T) {
+			for _, module := range []string{"package policy\nallow if " + call, "package policy\nallow { " + call + " }"} {
+				if _, err := policy.Compile(t.Context(), module, forAllow()); err == nil ||
+					!strings.Contains(err.Error(), "undefined function") {
+					t.Errorf("%s: %v", module, err)
+				}
 			}
-		}
+		})
 	}
 }
 

@@ -336,7 +336,7 @@ func TestAttackHostFrames(t *testing.T) {
 		"other version":           {{kind: frameHello, payload: append([]byte(helloMagic), make([]byte, 12)...)}},
 		"payload too long":        {open(1, 7), data(1, MaxPayload+1)},
 		"empty data":              {open(1, 7), data(1, 0)},
-		"unknown type":            {{stream: 1, kind: 99}},
+		"unknown type":            {open(1, 7), {stream: 1, kind: 99}},
 		"stream zero":             {open(0, 7)},
 		"open with a long number": {{stream: 1, kind: frameOpen, payload: make([]byte, 8)}},
 	} {

@@ -40,6 +40,16 @@ func TestAttackVolumeInAVolume(t *testing.T) {
 	}
 }
 
+// TestAttackVolumeOfAnotherPlace gives a volume a path that does not begin at the root directory: the agent's working
+// directory is that.
+func TestAttackVolumeOfAnotherPlace(t *testing.T) {
+	a := testAgent(t)
+	t.Chdir(t.TempDir())
+	if err := a.addVolume(&agent.Storage{Driver: driverLocal, MountPoint: "etc/x"}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestAttackCreate sends requests for containers that no honest host sends.
 func TestAttackCreate(t *testing.T) {
 	a := testAgent(t)
@@ -52,7 +62,10 @@ func TestAttackCreate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*agent.CreateContainerRequest){
-		"a path as id": func(r *agent.CreateContainerRequest) { r.ContainerId = "../c1" },
+		"a path as id": func(r *agent.CreateContainerRequest) {
+			r.ContainerId = "../c1"
+			r.Storages[0].MountPoint = filepath.Join(a.Dir, "../c1/rootfs")
+		},
 		"the sandbox's name": func(r *agent.CreateContainerRequest) {
 			r.ContainerId = sandboxDir
 			r.Storages[0].MountPoint = filepath.Join(a.Dir, sandboxDir, "rootfs")
