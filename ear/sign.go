@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -23,7 +24,7 @@ import (
 type Signer struct {
 	private *ecdsa.PrivateKey
 	public  jose.JSONWebKey
-	signer  jose.Signer
+	head    string // of every token: the protected header in base64url, and a dot
 }
 
 // NewSigner makes a signer of a P-256 key. The key's id is its RFC 7638 thumbprint.
@@ -38,12 +39,19 @@ func NewSigner(private *ecdsa.PrivateKey) (*Signer, error) {
 	// Verifiers find the key by id. Trustee's want it in the header too, and trust it there only if told to.
 	embedded := public
 	embedded.KeyID = ""
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: private},
-		(&jose.SignerOptions{}).WithType("JWT").WithHeader("kid", public.KeyID).WithHeader("jwk", embedded))
+	head, err := json.Marshal(header{string(jose.ES256), embedded, public.KeyID, "JWT"})
 	if err != nil {
 		return nil, fmt.Errorf("token signer: %w", err)
 	}
-	return &Signer{private: private, public: public, signer: signer}, nil
+	return &Signer{private: private, public: public, head: base64.RawURLEncoding.EncodeToString(head) + "."}, nil
+}
+
+// header is the protected header of a token, members sorted.
+type header struct {
+	Alg string          `json:"alg"`
+	JWK jose.JSONWebKey `json:"jwk"`
+	Kid string          `json:"kid"`
+	Typ string          `json:"typ"`
 }
 
 // GenerateSigner makes a signer with a new key.
@@ -89,24 +97,32 @@ func (s *Signer) Public() Key {
 	return Key{ID: s.public.KeyID, Public: &s.private.PublicKey}
 }
 
-// Sign makes a compact JWS of a token.
+// sizeES256 is half the length of a signature, in bytes: r and s are as long as the curve's order. (RFC 7518, 3.4)
+const sizeES256 = 32
+
+// Sign makes a compact JWS of a token. (RFC 7515, 7.1)
 func (s *Signer) Sign(t Token) (string, error) {
-	payload, err := json.Marshal(t)
+	payload, err := t.MarshalJSON()
 	if err != nil {
 		return "", fmt.Errorf("signing a token: %w", err)
 	}
 	if len(payload) > MaxSize/4*3-4096 {
 		return "", fmt.Errorf("signing a token: %d bytes of claims are too many", len(payload))
 	}
-	jws, err := s.signer.Sign(payload)
+	coding := base64.RawURLEncoding
+	compact := make([]byte, 0, len(s.head)+coding.EncodedLen(len(payload))+1+coding.EncodedLen(2*sizeES256))
+	compact = append(compact, s.head...)
+	compact = coding.AppendEncode(compact, payload)
+	digest := sha256.Sum256(compact)
+	r, v, err := ecdsa.Sign(rand.Reader, s.private, digest[:])
 	if err != nil {
 		return "", fmt.Errorf("signing a token: %w", err)
 	}
-	compact, err := jws.CompactSerialize()
-	if err != nil {
-		return "", fmt.Errorf("signing a token: %w", err)
-	}
-	return compact, nil
+	var signature [2 * sizeES256]byte
+	r.FillBytes(signature[:sizeES256])
+	v.FillBytes(signature[sizeES256:])
+	compact = append(compact, '.')
+	return string(coding.AppendEncode(compact, signature[:])), nil
 }
 
 // Key is a key that tokens verify with, and the id that they name it by.

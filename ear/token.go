@@ -50,39 +50,33 @@ type Submod struct {
 	Extensions   map[string]any // further members, by name, such as ear.trustee.identifiers
 }
 
-// submod is the wire form of the members that always have the same names.
-type submod struct {
-	Status       Tier           `json:"ear.status"`
-	Vector       Vector         `json:"ear.trustworthiness-vector"`
-	PolicyID     string         `json:"ear.appraisal-policy-id"`
-	Evidence     map[string]any `json:"ear.veraison.annotated-evidence"`
-	PolicyDigest string         `json:"nacre.appraisal-policy-digest,omitempty"`
-}
+// The members of a submodule that always have the same names; all others are extensions.
+const (
+	memberStatus       = "ear.status"
+	memberVector       = "ear.trustworthiness-vector"
+	memberPolicyID     = "ear.appraisal-policy-id"
+	memberPolicyDigest = "nacre.appraisal-policy-digest"
+)
 
-var submodMembers = []string{"ear.status", "ear.trustworthiness-vector", "ear.appraisal-policy-id", AnnotatedEvidence,
-	"nacre.appraisal-policy-digest"}
+var submodMembers = []string{memberStatus, memberVector, memberPolicyID, AnnotatedEvidence, memberPolicyDigest}
 
 // MarshalJSON writes the members in their order, then the extensions sorted. The status is computed, not believed.
 func (s Submod) MarshalJSON() ([]byte, error) {
-	out, err := json.Marshal(submod{s.Vector.Status(), s.Vector, s.PolicyID, s.Evidence, s.PolicyDigest})
-	if err != nil {
-		return nil, err
+	var w object
+	w.add(memberStatus, s.Vector.Status())
+	w.add(memberVector, s.Vector)
+	w.add(memberPolicyID, s.PolicyID)
+	w.add(AnnotatedEvidence, s.Evidence)
+	if s.PolicyDigest != "" {
+		w.add(memberPolicyDigest, s.PolicyDigest)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Extensions)) {
 		if slices.Contains(submodMembers, name) {
 			return nil, fmt.Errorf("extension %q has the name of a member that every submodule has", name)
 		}
-		key, err := json.Marshal(name)
-		if err != nil {
-			return nil, err
-		}
-		value, err := json.Marshal(s.Extensions[name])
-		if err != nil {
-			return nil, fmt.Errorf("extension %q: %w", name, err)
-		}
-		out = slices.Concat(out[:len(out)-1], []byte(","), key, []byte(":"), value, []byte("}"))
+		w.add(name, s.Extensions[name])
 	}
-	return out, nil
+	return w.end()
 }
 
 // Token is the content of a token. Times have whole seconds.
@@ -96,20 +90,72 @@ type Token struct {
 	ID       string // unique, for the audit trail
 }
 
-// token is the wire form, in its order.
-type token struct {
-	Profile  string            `json:"eat_profile"`
-	IssuedAt int64             `json:"iat"` // Unix seconds
-	Verifier VerifierID        `json:"ear.verifier-id"`
-	Submods  map[string]Submod `json:"submods"`
-	Expiry   int64             `json:"exp"` // Unix seconds
-	Issuer   string            `json:"iss"`
-	ID       string            `json:"jti"`
-}
-
 // MarshalJSON writes the claims in the order that Trustee writes them: the same bytes for the same token.
 func (t Token) MarshalJSON() ([]byte, error) {
-	return json.Marshal(token{t.Profile, t.IssuedAt.Unix(), t.Verifier, t.Submods, t.Expiry.Unix(), t.Issuer, t.ID})
+	var submods object
+	for _, name := range slices.Sorted(maps.Keys(t.Submods)) {
+		text, err := t.Submods[name].MarshalJSON()
+		if err != nil {
+			return nil, fmt.Errorf("submodule %q: %w", name, err)
+		}
+		submods.addText(name, text)
+	}
+	text, err := submods.end()
+	if err != nil {
+		return nil, err
+	}
+	var w object
+	w.add("eat_profile", t.Profile)
+	w.add("iat", t.IssuedAt.Unix()) // Unix seconds, as exp
+	w.add("ear.verifier-id", t.Verifier)
+	w.addText("submods", text)
+	w.add("exp", t.Expiry.Unix())
+	w.add("iss", t.Issuer)
+	w.add("jti", t.ID)
+	return w.end()
+}
+
+// object writes a JSON object member by member. Where MarshalJSON calls json.Marshal for a part that has a MarshalJSON
+// too, each level scans and copies again all that lies below it, and evidence is long.
+type object struct {
+	text []byte
+	err  error
+}
+
+// add writes a member, encoded by encoding/json.
+func (o *object) add(name string, value any) {
+	text, err := json.Marshal(value)
+	if err != nil && o.err == nil {
+		o.err = fmt.Errorf("member %q: %w", name, err)
+	}
+	o.addText(name, text)
+}
+
+// addText writes a member whose value is JSON already.
+func (o *object) addText(name string, text []byte) {
+	quoted, err := json.Marshal(name)
+	if err != nil && o.err == nil {
+		o.err = err
+	}
+	start := byte(',')
+	if o.text == nil {
+		start = '{'
+	}
+	o.text = append(o.text, start)
+	o.text = append(o.text, quoted...)
+	o.text = append(o.text, ':')
+	o.text = append(o.text, text...)
+}
+
+// end closes the object and returns it, or the first error.
+func (o *object) end() ([]byte, error) {
+	if o.err != nil {
+		return nil, o.err
+	}
+	if o.text == nil {
+		return []byte("{}"), nil
+	}
+	return append(o.text, '}'), nil
 }
 
 // parseToken reads the claims of a verified token.
@@ -190,16 +236,16 @@ const maxTime = 253402300799
 
 func (r *reader) submod(claims map[string]any) Submod {
 	s := Submod{
-		PolicyID:     r.text(claims, "ear.appraisal-policy-id"),
-		PolicyDigest: r.optional(claims, "nacre.appraisal-policy-digest"),
+		PolicyID:     r.text(claims, memberPolicyID),
+		PolicyDigest: r.optional(claims, memberPolicyDigest),
 		Evidence:     r.object(claims, AnnotatedEvidence),
 	}
-	if err := s.Status.UnmarshalText([]byte(r.text(claims, "ear.status"))); err != nil {
-		r.fail("claim %q: %w", "ear.status", err)
+	if err := s.Status.UnmarshalText([]byte(r.text(claims, memberStatus))); err != nil {
+		r.fail("claim %q: %w", memberStatus, err)
 	}
 	var err error
-	if s.Vector, err = ParseVector(r.object(claims, "ear.trustworthiness-vector")); err != nil {
-		r.fail("claim %q: %w", "ear.trustworthiness-vector", err)
+	if s.Vector, err = ParseVector(r.object(claims, memberVector)); err != nil {
+		r.fail("claim %q: %w", memberVector, err)
 	}
 	for name, value := range claims {
 		if !slices.Contains(submodMembers, name) {
