@@ -69,10 +69,9 @@ func (b *bench) guests(ctx context.Context) ([]Result, error) {
 // metricsRule lets the host ask for the agent's metrics, which no generated policy does.
 const metricsRule = "\ndefault GetMetricsRequest := true\n"
 
-// guestInitData is the init-data of a pod's guest, which also tells its metrics. The trustee that it names is not
-// asked for anything.
+// guestInitData is the init-data of a pod's guest, which also tells its metrics.
 func (b *bench) guestInitData() ([]byte, error) {
-	raw, err := b.InitData("https://10.0.2.2:8080", b.cert.pem, podOf(b.PodImage))
+	raw, err := b.InitData(trusteeURL, b.cert.pem, podOf(b.PodImage))
 	if err != nil {
 		return nil, err
 	}

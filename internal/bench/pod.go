@@ -4,6 +4,9 @@ package bench
 
 import "fmt"
 
+// trusteeURL is the trustee that init-data names, as guests would see it. No guest here asks it for anything.
+const trusteeURL = "https://10.0.2.2:8080"
+
 // sampleImage is the image of guests that are not started.
 const sampleImage = "10.0.2.2:5000/bench/busybox@" +
 	"sha256:3fbc632167424a6d997e74f52b878d7cc478225cffac6bc977eedfe51c7f4e79"

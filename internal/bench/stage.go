@@ -66,7 +66,7 @@ func (b *bench) newStage(ctx context.Context, name string, padded bool, env ...s
 		return st, err
 	}
 	st.trustee = newCrowd(st.server, b.cert.pool, clients)
-	initData, err := b.InitData(st.server.url, b.cert.pem, podOf(sampleImage))
+	initData, err := b.InitData(trusteeURL, b.cert.pem, podOf(sampleImage))
 	if err != nil {
 		return st, err
 	}
