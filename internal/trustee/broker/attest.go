@@ -291,7 +291,7 @@ func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestat
 		b.initDatas.Add(a.InitData.Body, initData)
 	}
 	b.metrics.accepted.WithLabelValues(string(s.tee)).Inc()
-	b.log.LogAttrs(ctx, slog.LevelInfo, "attested", slog.String("tee", string(s.tee)),
+	b.log.LogAttrs(ctx, slog.LevelDebug, "attested", slog.String("tee", string(s.tee)),
 		slog.String("status", submod.Status.String()),
 		slog.Bool("simulated", verified.Simulated), slog.String("token_id", id))
 	answer, err := jsonReply(kbs.TokenResponse{Token: token})

@@ -105,7 +105,7 @@ type Broker struct {
 	signer    *ear.Signer
 	keys      []ear.Key
 	jwks      []byte
-	tokens    *lru.Cache[[32]byte, *guest]
+	tokens    *lru.Cache[string, *guest]              // by their compact forms
 	initDatas *lru.Cache[string, *appraisal.InitData] // by their texts
 	refused   *audit.Budget
 	slots     chan struct{}
@@ -162,7 +162,7 @@ func New(ctx context.Context, c Config) (*Broker, error) {
 	if err := b.openSigner(ctx); err != nil {
 		return nil, err
 	}
-	if b.tokens, err = lru.New[[32]byte, *guest](rememberedTokens); err != nil {
+	if b.tokens, err = lru.New[string, *guest](rememberedTokens); err != nil {
 		return nil, err
 	}
 	if b.initDatas, err = lru.New[string, *appraisal.InitData](rememberedInitData); err != nil {

@@ -4,7 +4,6 @@ package broker
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -104,7 +103,7 @@ func (b *Broker) release(ctx context.Context, c *call, name string, plugin resou
 		return nil, fmt.Errorf("record the release: %w", err)
 	}
 	b.metrics.resourceReads.Inc()
-	b.log.LogAttrs(ctx, slog.LevelInfo, "released", slog.String("resource", record.Resource),
+	b.log.LogAttrs(ctx, slog.LevelDebug, "released", slog.String("resource", record.Resource),
 		slog.String("token_id", record.TokenID),
 		slog.Int64("audit_id", record.ID))
 	return out, nil
@@ -179,12 +178,10 @@ func (b *Broker) sessionToken(ctx context.Context, c *call) (string, error) {
 	return string(token), err
 }
 
-// verifyToken verifies a token. Tokens seen before are remembered by their digest; only the clock can have changed
-// since.
+// verifyToken verifies a token. Tokens seen before are remembered; only the clock can have changed since.
 func (b *Broker) verifyToken(compact string) (*guest, error) {
-	digest := sha256.Sum256([]byte(compact))
 	now := b.now()
-	if g, ok := b.tokens.Get(digest); ok {
+	if g, ok := b.tokens.Get(compact); ok {
 		if !now.Before(g.expires) {
 			return nil, tokenFailure(ear.ErrExpired)
 		}
@@ -199,7 +196,7 @@ func (b *Broker) verifyToken(compact string) (*guest, error) {
 		return nil, tokenFailure(err)
 	}
 	if len(compact) <= rememberedTokenMax {
-		b.tokens.Add(digest, g)
+		b.tokens.Add(compact, g)
 	}
 	return g, nil
 }

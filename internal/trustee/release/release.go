@@ -17,8 +17,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/nacre-project/nacre/ear"
 	"github.com/nacre-project/nacre/internal/trustee/appraisal"
@@ -74,48 +75,90 @@ type Token struct {
 
 // NewToken prepares the claims of a verified token.
 func NewToken(t *ear.Token, claims map[string]any) (*Token, error) {
-	actual, err := policy.NewDocument(claims)
+	value, err := ast.InterfaceToValue(claims)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the token's claims for the release policy: %w", err)
 	}
-	unauthorised, err := policy.NewDocument(withOtherInitData(claims))
+	object, ok := value.(ast.Object)
+	if !ok {
+		return nil, errors.New("prepare the token's claims for the release policy: it has none")
+	}
+	actual, err := policy.NewDocument(object)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the token's claims for the release policy: %w", err)
+	}
+	unauthorised, err := policy.NewDocument(withOtherInitData(object))
 	if err != nil {
 		return nil, fmt.Errorf("prepare the token's claims for the release policy: %w", err)
 	}
 	return &Token{claims: actual, unauthorised: unauthorised, simulated: t.Simulated()}, nil
 }
 
-// withOtherInitData replaces what a token says because of its init-data's digest, and nothing else: the digest
-// itself, and the rating, by the one that the appraisal gave for a digest that nobody authorised. A token without
-// such a rating keeps its own, so that only a policy which looks at the digest itself will tell the two apart.
-func withOtherInitData(claims map[string]any) map[string]any {
-	submods, ok := claims["submods"].(map[string]any)
-	if !ok {
-		return claims
-	}
-	others := make(map[string]any, len(submods))
-	for name, value := range submods {
-		others[name] = value
-		submod, ok := value.(map[string]any)
-		if !ok {
-			continue
-		}
-		other := maps.Clone(submod)
-		if evidence, ok := submod[ear.AnnotatedEvidence].(map[string]any); ok {
-			if digest, ok := evidence["init_data"].(string); ok {
-				evidence = maps.Clone(evidence)
-				evidence["init_data"] = appraisal.OtherInitData(digest)
-				other[ear.AnnotatedEvidence] = evidence
+// withOtherInitData replaces what a token says because of its init-data's digest, and nothing else: the digest itself,
+// and the rating, by the one that the appraisal gave for a digest that nobody authorised. A token without such a rating
+// keeps its own, so that only a policy which looks at the digest itself will tell the two apart. What stays the same
+// is shared.
+func withOtherInitData(claims ast.Object) ast.Object {
+	return with(claims, "submods", func(submods ast.Object) ast.Object {
+		others := ast.NewObject()
+		submods.Foreach(func(name, submod *ast.Term) {
+			if object, ok := submod.Value.(ast.Object); ok {
+				submod = ast.NewTerm(submodWithOtherInitData(object))
 			}
+			others.Insert(name, submod)
+		})
+		return others
+	})
+}
+
+func submodWithOtherInitData(submod ast.Object) ast.Object {
+	other := with(submod, ear.AnnotatedEvidence, func(evidence ast.Object) ast.Object {
+		digest := evidence.Get(initDataName)
+		if digest == nil {
+			return evidence
 		}
-		if rating, ok := submod[appraisal.UnauthorisedInitData].(map[string]any); ok {
-			maps.Copy(other, rating)
+		text, ok := digest.Value.(ast.String)
+		if !ok {
+			return evidence
 		}
-		others[name] = other
+		return set(evidence, initDataName, ast.StringTerm(appraisal.OtherInitData(string(text))))
+	})
+	if rating := submod.Get(unauthorisedName); rating != nil {
+		if object, ok := rating.Value.(ast.Object); ok {
+			object.Foreach(func(name, value *ast.Term) { other = set(other, name, value) })
+		}
 	}
-	claims = maps.Clone(claims)
-	claims["submods"] = others
-	return claims
+	return other
+}
+
+var (
+	initDataName     = ast.StringTerm("init_data")
+	unauthorisedName = ast.StringTerm(appraisal.UnauthorisedInitData)
+)
+
+// with returns an object in which the member of a name, if it is an object, was changed.
+func with(o ast.Object, name string, change func(ast.Object) ast.Object) ast.Object {
+	key := ast.StringTerm(name)
+	member := o.Get(key)
+	if member == nil {
+		return o
+	}
+	object, ok := member.Value.(ast.Object)
+	if !ok {
+		return o
+	}
+	return set(o, key, ast.NewTerm(change(object)))
+}
+
+// set returns an object with another value for a key; the one that it is given does not change.
+func set(o ast.Object, key, value *ast.Term) ast.Object {
+	out := ast.NewObject(ast.Item(key, value))
+	o.Foreach(func(k, v *ast.Term) {
+		if !k.Equal(key) {
+			out.Insert(k, v)
+		}
+	})
+	return out
 }
 
 // Request is what is asked for.
