@@ -26,7 +26,7 @@ func TestAttackKeepingADecision(t *testing.T) {
 	reading, body := io.Pipe()
 	asked := make(chan struct{})
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(asked) }})
-	r, err := http.NewRequestWithContext(ctx, "GET", s.server.URL+"/kbs/v0/resource/"+secretPath, reading)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.server.URL+"/kbs/v0/resource/"+secretPath, reading)
 	if err != nil {
 		t.Fatal(err)
 	}
