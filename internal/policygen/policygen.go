@@ -25,6 +25,9 @@ var rules string
 
 const annotationImage = "io.kubernetes.cri.image-name"
 
+// driverImage is the storage that stands for the container's image; its mount point has the container's id.
+const driverImage = "image_guest_pull"
+
 // Pod says what may run. The zero value allows no container.
 type Pod struct {
 	// Requests are those that create the pod's containers: exactly such containers may run.
@@ -45,7 +48,8 @@ type (
 		Containers []container `json:"containers"`
 	}
 	container struct {
-		OCI spec `json:"OCI"`
+		OCI      spec      `json:"OCI"`
+		Storages []storage `json:"storages,omitzero"` // absent where only the image is named
 	}
 	spec struct {
 		Annotations map[string]string
@@ -58,19 +62,35 @@ type (
 		Cwd             string
 		User            user
 		NoNewPrivileges bool
-		Capabilities    capabilities
+		Capabilities    *capabilities // null means whatever the guest grants
+		Rlimits         []rlimit
+		OOMScoreAdj     int64
 	}
 	user struct {
 		UID, GID       uint32
 		AdditionalGids []uint32
 	}
-	capabilities struct{ Bounding []string }
-	root         struct{ Readonly bool }
-	mount        struct {
+	capabilities struct{ Bounding, Effective, Inheritable, Permitted, Ambient []string }
+	// rlimit has the fields of the input, which has every field of a message.
+	rlimit struct {
+		Type       string
+		Hard, Soft uint64
+	}
+	root  struct{ Readonly bool }
+	mount struct {
 		Destination string   `json:"destination"`
 		Source      string   `json:"source"`
 		Type        string   `json:"type"`
 		Options     []string `json:"options"`
+	}
+	// storage is a volume of the pod that the container has made.
+	storage struct {
+		Driver        string   `json:"driver"`
+		DriverOptions []string `json:"driver_options"`
+		Source        string   `json:"source"`
+		Fstype        string   `json:"fstype"`
+		MountPoint    string   `json:"mount_point"`
+		Options       []string `json:"options"`
 	}
 )
 
@@ -81,7 +101,7 @@ func (p Pod) Rego() (string, error) {
 		if r.GetOCI().GetProcess() == nil || r.GetOCI().GetAnnotations()[annotationImage] == "" {
 			return "", errors.New("writing an agent policy: a request to create a container has no process or no image")
 		}
-		d.Containers = append(d.Containers, container{OCI: compared(r.GetOCI())})
+		d.Containers = append(d.Containers, container{OCI: compared(r.GetOCI()), Storages: volumes(r.GetStorages())})
 	}
 	for _, image := range p.Images {
 		if image == "" {
@@ -115,13 +135,34 @@ func compared(s *agent.Spec) spec {
 			Args: list(p.GetArgs()), Cwd: p.GetCwd(), NoNewPrivileges: p.GetNoNewPrivileges(),
 			User: user{p.GetUser().GetUID(), p.GetUser().GetGID(), list(p.GetUser().GetAdditionalGids())},
 			// The name of the pod differs from pod to pod of one template.
-			Env:          list(without(p.GetEnv(), "HOSTNAME=")),
-			Capabilities: capabilities{list(p.GetCapabilities().GetBounding())},
+			Env: list(without(p.GetEnv(), "HOSTNAME=")), OOMScoreAdj: p.GetOOMScoreAdj(), Rlimits: []rlimit{},
 		},
 		Root: &root{s.GetRoot().GetReadonly()},
 	}
+	if c := p.GetCapabilities(); c != nil {
+		out.Process.Capabilities = &capabilities{
+			Bounding: list(c.GetBounding()), Effective: list(c.GetEffective()), Inheritable: list(c.GetInheritable()),
+			Permitted: list(c.GetPermitted()), Ambient: list(c.GetAmbient()),
+		}
+	}
+	for _, l := range p.GetRlimits() {
+		out.Process.Rlimits = append(out.Process.Rlimits, rlimit{l.GetType(), l.GetHard(), l.GetSoft()})
+	}
 	for _, m := range s.GetMounts() {
 		out.Mounts = append(out.Mounts, mount{m.GetDestination(), m.GetSource(), m.GetType(), list(m.GetOptions())})
+	}
+	return out
+}
+
+// volumes are a request's storages without the image, of which the reference alone is compared.
+func volumes(all []*agent.Storage) []storage {
+	out := []storage{}
+	for _, s := range all {
+		if s.GetDriver() != driverImage {
+			out = append(out, storage{
+				s.GetDriver(), list(s.GetDriverOptions()), s.GetSource(), s.GetFstype(), s.GetMountPoint(), list(s.GetOptions()),
+			})
+		}
 	}
 	return out
 }

@@ -5,21 +5,24 @@
 package policygen_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"flag"
+	"log/slog"
+	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/encoding/protojson"
+	"github.com/containerd/ttrpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nacre-project/nacre/api/agent"
+	guest "github.com/nacre-project/nacre/internal/guest/agent"
 	"github.com/nacre-project/nacre/internal/policygen"
 	"github.com/nacre-project/nacre/internal/sandbox/pod"
-	"github.com/nacre-project/nacre/policy"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -56,31 +59,25 @@ func requests(t *testing.T) []*agent.CreateContainerRequest {
 	return r
 }
 
-// asked evaluates the rule for a message as a guest does.
+// asked puts a message to a guest's gate with the policy.
 func asked(t *testing.T, rego string, message proto.Message) bool {
 	t.Helper()
-	query := "data.agent_policy." + string(message.ProtoReflect().Descriptor().Name())
-	p, err := policy.Compile(t.Context(), rego, policy.Options{Queries: []string{query}})
+	gate, err := guest.NewGate(t.Context(), rego, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Field names of the .proto files, unset fields included.
-	text, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(message)
+	encoded, err := proto.Marshal(message)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	var input any
-	if err := d.Decode(&input); err != nil {
+	decode := func(target any) error { return proto.Unmarshal(encoded, target.(proto.Message)) }
+	target := message.ProtoReflect().New().Interface()
+	_, err = gate.Intercept(t.Context(), decode, &ttrpc.UnaryServerInfo{FullMethod: "/grpc.AgentService/Test"},
+		func(_ context.Context, decode func(any) error) (any, error) { return nil, decode(target) })
+	if err != nil && status.Code(err) != codes.PermissionDenied {
 		t.Fatal(err)
 	}
-	v, err := p.Eval(context.Background(), query, policy.Input{Input: input})
-	if err != nil {
-		t.Fatal(err)
-	}
-	allowed, _ := v.Bool()
-	return allowed
+	return err == nil
 }
 
 func rego(t *testing.T, p policygen.Pod) string {
@@ -143,6 +140,138 @@ func TestAttackMounts(t *testing.T) {
 	}
 	if !asked(t, rego(t, policygen.Pod{Requests: without}), without[0]) {
 		t.Error("a container without mounts is refused")
+	}
+}
+
+// deviates evaluates the rule for the first container's request with one change.
+func deviates(t *testing.T, change func(r *agent.CreateContainerRequest)) {
+	t.Helper()
+	r := requests(t)[0]
+	change(r)
+	if asked(t, rego(t, policygen.Pod{Requests: requests(t)}), r) {
+		t.Error("allowed")
+	}
+}
+
+// TestAttackResourceLimit is a host that sets a limit under which a program writes half of a file.
+func TestAttackResourceLimit(t *testing.T) {
+	deviates(t, func(r *agent.CreateContainerRequest) {
+		r.OCI.Process.Rlimits = []*agent.POSIXRlimit{{Type: "RLIMIT_FSIZE", Hard: 1, Soft: 1}}
+	})
+}
+
+// TestAttackOutOfMemoryScore is a host that chooses which container ends first.
+func TestAttackOutOfMemoryScore(t *testing.T) {
+	deviates(t, func(r *agent.CreateContainerRequest) { r.OCI.Process.OOMScoreAdj = 1000 })
+}
+
+// TestAttackFewerCapabilities is a host that takes capabilities away: a program that cannot give up its user goes on as root.
+func TestAttackFewerCapabilities(t *testing.T) {
+	for name, set := range map[string]func(c *agent.LinuxCapabilities) *[]string{
+		"bounding":  func(c *agent.LinuxCapabilities) *[]string { return &c.Bounding },
+		"effective": func(c *agent.LinuxCapabilities) *[]string { return &c.Effective },
+		"permitted": func(c *agent.LinuxCapabilities) *[]string { return &c.Permitted },
+	} {
+		t.Run(name, func(t *testing.T) {
+			deviates(t, func(r *agent.CreateContainerRequest) {
+				s := set(r.OCI.Process.Capabilities)
+				*s = (*s)[1:]
+			})
+		})
+	}
+	t.Run("unsaid", func(t *testing.T) {
+		deviates(t, func(r *agent.CreateContainerRequest) { r.OCI.Process.Capabilities = nil })
+	})
+}
+
+// TestAttackMoreCapabilities is a host that lets programs inherit what the owner gives to the first one only.
+func TestAttackMoreCapabilities(t *testing.T) {
+	for name, change := range map[string]func(c *agent.LinuxCapabilities){
+		"inheritable": func(c *agent.LinuxCapabilities) { c.Inheritable = c.Bounding },
+		"ambient":     func(c *agent.LinuxCapabilities) { c.Ambient = c.Bounding },
+	} {
+		t.Run(name, func(t *testing.T) {
+			deviates(t, func(r *agent.CreateContainerRequest) { change(r.OCI.Process.Capabilities) })
+		})
+	}
+}
+
+// What a request has, with numbers beyond a float's, is what the policy made of it allows.
+func TestLimitsOfTheOwner(t *testing.T) {
+	all := requests(t)
+	all[0].OCI.Process.Rlimits = []*agent.POSIXRlimit{{Type: "RLIMIT_FSIZE", Hard: math.MaxUint64, Soft: math.MaxUint64 - 1}}
+	all[0].OCI.Process.OOMScoreAdj = 7
+	all[1].OCI.Process.Capabilities = nil
+	text := rego(t, policygen.Pod{Requests: all})
+	for _, r := range all {
+		if !asked(t, text, r) {
+			t.Errorf("%s is refused", r.OCI.Annotations["io.kubernetes.cri.container-name"])
+		}
+	}
+	all[0].OCI.Process.Rlimits[0].Soft--
+	if asked(t, text, all[0]) {
+		t.Error("another limit is allowed")
+	}
+}
+
+// The order of capabilities has no meaning.
+func TestCapabilitiesAreSets(t *testing.T) {
+	r := requests(t)[0]
+	c := r.OCI.Process.Capabilities
+	c.Bounding = slices.Clone(c.Bounding)
+	slices.Reverse(c.Bounding)
+	if !asked(t, rego(t, policygen.Pod{Requests: requests(t)}), r) {
+		t.Error("refused")
+	}
+}
+
+// TestAttackVolume is a host that makes a volume of the pod otherwise than its owner says.
+func TestAttackVolume(t *testing.T) {
+	for name, change := range map[string]func(r *agent.CreateContainerRequest, s *agent.Storage){
+		"elsewhere":      func(_ *agent.CreateContainerRequest, s *agent.Storage) { s.MountPoint += "2" },
+		"smaller":        func(_ *agent.CreateContainerRequest, s *agent.Storage) { s.Options = append(s.Options, "size=4096") },
+		"another type":   func(_ *agent.CreateContainerRequest, s *agent.Storage) { s.Fstype = "ext4" },
+		"another source": func(_ *agent.CreateContainerRequest, s *agent.Storage) { s.Source = "/dev/vdb" },
+		"a directory":    func(_ *agent.CreateContainerRequest, s *agent.Storage) { s.Driver = "local" },
+		"a group":        func(_ *agent.CreateContainerRequest, s *agent.Storage) { s.FsGroup = &agent.FSGroup{GroupId: 7} },
+		"driver options": func(_ *agent.CreateContainerRequest, s *agent.Storage) { s.DriverOptions = []string{"x"} },
+		"missing":        func(r *agent.CreateContainerRequest, _ *agent.Storage) { r.Storages = r.Storages[:1] },
+		"one more": func(r *agent.CreateContainerRequest, s *agent.Storage) {
+			more := proto.CloneOf(s)
+			more.MountPoint += "2"
+			r.Storages = append(r.Storages, more)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			deviates(t, func(r *agent.CreateContainerRequest) { change(r, r.Storages[1]) })
+		})
+	}
+}
+
+// TestAttackSandboxVolume is a host that makes a container's volume before the container does, and in its own way.
+func TestAttackSandboxVolume(t *testing.T) {
+	text := rego(t, policygen.Pod{Requests: requests(t)})
+	sandbox := func(change func(s *agent.Storage)) *agent.CreateSandboxRequest {
+		s := &agent.Storage{
+			Driver: "ephemeral", Source: "shm", Fstype: "tmpfs", MountPoint: "/run/kata-containers/sandbox/shm",
+			Options: []string{"noexec", "nosuid", "nodev", "mode=1777", "size=67108864"},
+		}
+		change(s)
+		return &agent.CreateSandboxRequest{Storages: []*agent.Storage{s}}
+	}
+	if !asked(t, text, sandbox(func(*agent.Storage) {})) {
+		t.Fatal("the pod's own shared memory is refused")
+	}
+	for name, change := range map[string]func(s *agent.Storage){
+		"a container's volume": func(s *agent.Storage) { s.MountPoint = "/run/kata-containers/sandbox/ephemeral/scratch" },
+		"another mode":         func(s *agent.Storage) { s.Options[3] = "mode=0700" },
+		"a type":               func(s *agent.Storage) { s.Fstype = "ext4" },
+		"a group":              func(s *agent.Storage) { s.FsGroup = &agent.FSGroup{} },
+		"driver options":       func(s *agent.Storage) { s.DriverOptions = []string{"x"} },
+	} {
+		if asked(t, text, sandbox(change)) {
+			t.Errorf("%s: allowed", name)
+		}
 	}
 }
 

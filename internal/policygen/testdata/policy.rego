@@ -32,7 +32,20 @@ CreateSandboxRequest if {
 	count(input.kernel_modules) == 0
 	input.sandbox_pidns == false
 	every storage in input.storages {
-		storage.driver == "ephemeral"
+		shared_memory(storage)
+	}
+}
+
+# The memory that the pod's containers share, and nothing where a container's volume is going to be: of two that make a volume the
+# first decides.
+shared_memory(storage) if {
+	storage.driver == "ephemeral"
+	storage.driver_options == []
+	storage.fstype == "tmpfs"
+	storage.fs_group == null
+	storage.mount_point == "/run/kata-containers/sandbox/shm"
+	every option in storage.options {
+		regex.match(`^(noexec|nosuid|nodev|mode=1777|size=[1-9][0-9]*)$`, option)
 	}
 }
 
@@ -57,6 +70,7 @@ CreateContainerRequest if {
 	some container in policy_data.containers
 	image_matches(container)
 	process_matches(container)
+	storages_match(container)
 	mounts_match(container)
 }
 
@@ -91,12 +105,19 @@ process_matches(container) if {
 	every variable in want.Env {
 		variable in got.Env
 	}
-	every set in ["Bounding", "Effective", "Inheritable", "Permitted", "Ambient"] {
-		every capability in got.Capabilities[set] {
-			capability in want.Capabilities.Bounding
-		}
-	}
+	got.Rlimits == want.Rlimits
+	got.OOMScoreAdj == want.OOMScoreAdj
+	capability_sets(got.Capabilities) == capability_sets(want.Capabilities)
 	image_decides(input.OCI.Annotations) == image_decides(container.OCI.Annotations)
+}
+
+# Fewer capabilities than the owner gives can make a program fail open, so none may be missing either.
+capability_sets(null) := null
+
+capability_sets(capabilities) := {name: {c | some c in capabilities[name]} |
+	some name in ["Bounding", "Effective", "Inheritable", "Permitted", "Ambient"]
+} if {
+	capabilities != null
 }
 
 env_allowed(variable, want) if variable in want
@@ -108,6 +129,31 @@ image_decides(annotations) := [value |
 	some name in ["io.nacre.image.args", "io.nacre.image.user"]
 	value := object.get(annotations, name, "")
 ]
+
+storages_match(container) if not container.OCI.Process
+
+# The volumes of the policy, made as it says. The image has its own rule.
+storages_match(container) if {
+	container.OCI.Process
+	made := {storage |
+		some asked in input.storages
+		asked.driver != "image_guest_pull"
+		storage := volume(asked)
+	}
+	made == {storage | some storage in container.storages}
+	every storage in input.storages {
+		storage.fs_group == null
+	}
+}
+
+volume(storage) := {
+	"driver": storage.driver,
+	"driver_options": storage.driver_options,
+	"source": storage.source,
+	"fstype": storage.fstype,
+	"mount_point": storage.mount_point,
+	"options": storage.options,
+}
 
 mounts_match(container) if not container.OCI.Process
 
@@ -174,8 +220,44 @@ policy_data := {
               "CAP_SYS_CHROOT",
               "CAP_KILL",
               "CAP_AUDIT_WRITE"
-            ]
-          }
+            ],
+            "Effective": [
+              "CAP_CHOWN",
+              "CAP_DAC_OVERRIDE",
+              "CAP_FSETID",
+              "CAP_FOWNER",
+              "CAP_MKNOD",
+              "CAP_NET_RAW",
+              "CAP_SETGID",
+              "CAP_SETUID",
+              "CAP_SETFCAP",
+              "CAP_SETPCAP",
+              "CAP_NET_BIND_SERVICE",
+              "CAP_SYS_CHROOT",
+              "CAP_KILL",
+              "CAP_AUDIT_WRITE"
+            ],
+            "Inheritable": [],
+            "Permitted": [
+              "CAP_CHOWN",
+              "CAP_DAC_OVERRIDE",
+              "CAP_FSETID",
+              "CAP_FOWNER",
+              "CAP_MKNOD",
+              "CAP_NET_RAW",
+              "CAP_SETGID",
+              "CAP_SETUID",
+              "CAP_SETFCAP",
+              "CAP_SETPCAP",
+              "CAP_NET_BIND_SERVICE",
+              "CAP_SYS_CHROOT",
+              "CAP_KILL",
+              "CAP_AUDIT_WRITE"
+            ],
+            "Ambient": []
+          },
+          "Rlimits": [],
+          "OOMScoreAdj": 0
         },
         "Root": {
           "Readonly": false
@@ -277,7 +359,21 @@ policy_data := {
             ]
           }
         ]
-      }
+      },
+      "storages": [
+        {
+          "driver": "ephemeral",
+          "driver_options": [],
+          "source": "tmpfs",
+          "fstype": "tmpfs",
+          "mount_point": "/run/kata-containers/sandbox/ephemeral/scratch",
+          "options": [
+            "nosuid",
+            "nodev",
+            "mode=0777"
+          ]
+        }
+      ]
     },
     {
       "OCI": {
@@ -312,8 +408,44 @@ policy_data := {
               "CAP_SYS_CHROOT",
               "CAP_KILL",
               "CAP_AUDIT_WRITE"
-            ]
-          }
+            ],
+            "Effective": [
+              "CAP_CHOWN",
+              "CAP_DAC_OVERRIDE",
+              "CAP_FSETID",
+              "CAP_FOWNER",
+              "CAP_MKNOD",
+              "CAP_NET_RAW",
+              "CAP_SETGID",
+              "CAP_SETUID",
+              "CAP_SETFCAP",
+              "CAP_SETPCAP",
+              "CAP_NET_BIND_SERVICE",
+              "CAP_SYS_CHROOT",
+              "CAP_KILL",
+              "CAP_AUDIT_WRITE"
+            ],
+            "Inheritable": [],
+            "Permitted": [
+              "CAP_CHOWN",
+              "CAP_DAC_OVERRIDE",
+              "CAP_FSETID",
+              "CAP_FOWNER",
+              "CAP_MKNOD",
+              "CAP_NET_RAW",
+              "CAP_SETGID",
+              "CAP_SETUID",
+              "CAP_SETFCAP",
+              "CAP_SETPCAP",
+              "CAP_NET_BIND_SERVICE",
+              "CAP_SYS_CHROOT",
+              "CAP_KILL",
+              "CAP_AUDIT_WRITE"
+            ],
+            "Ambient": []
+          },
+          "Rlimits": [],
+          "OOMScoreAdj": 0
         },
         "Root": {
           "Readonly": false
@@ -405,7 +537,8 @@ policy_data := {
             ]
           }
         ]
-      }
+      },
+      "storages": []
     },
     {
       "OCI": {
