@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -116,6 +117,25 @@ func TestAttackSandbox(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+}
+
+// TestAttackHostname is a host that gives the pod's address, which it routes, a name that containers trust.
+func TestAttackHostname(t *testing.T) {
+	for _, name := range []string{
+		"localhost", "LocalHost", "localhost.localdomain", "localhost.", "ip6-localhost", "IP6-loopback", "ip6-allnodes",
+		"broker.example", ".", "-a", "a-", "a_b", "a b", "a\tb", "ä", strings.Repeat("a", 64),
+	} {
+		a := testAgent(t)
+		r := &agent.CreateSandboxRequest{SandboxId: "s", Hostname: name}
+		if _, err := a.CreateSandbox(t.Context(), r); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, name := range []string{"", "web-0", "Web", "localhost1", "ip6", strings.Repeat("a", 63)} {
+		if err := checkHostname(name); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestAttackBeforeThePolicy asks an agent that has not been given a policy yet.

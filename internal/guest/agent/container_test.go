@@ -218,6 +218,10 @@ func TestContainer(t *testing.T) {
 		`/etc/hosts <nil> "127.0.0.1\tlocalhost\n`, `/etc/hostname <nil> "probe\n"`,
 		"mount operation not permitted", "mknod operation not permitted", "unshare operation not permitted",
 		"vsock operation not permitted", "wide vsock operation not permitted",
+		"\npacket operation not permitted", "old packet operation not permitted", "wide packet operation not permitted",
+		"family 1 <nil>", "family 2 <nil>", "family 10 <nil>", "family 16 <nil>",
+		"slabinfo true true", "vmallocinfo true true", "kpagecount true true", "kpageflags true true",
+		"kpagecgroup true true", "pagetypeinfo true true",
 		"proc open /proc/sys/kernel/domainname: read-only file system",
 	} {
 		if !strings.Contains(out, want) {

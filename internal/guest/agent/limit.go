@@ -27,8 +27,29 @@ type limitListener struct {
 	log *slog.Logger
 
 	mu       sync.Mutex
-	requests int // in flight
-	size     int // bytes of them
+	requests int           // in flight
+	size     int           // bytes of them
+	answered chan struct{} // closed once nothing is in flight; nil while nobody waits for it
+}
+
+// allAnswered returns a channel that is closed once every request has its answer, written whole, or no connection.
+func (l *limitListener) allAnswered() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.answered == nil {
+		l.answered = make(chan struct{})
+	}
+	answered := l.answered
+	l.settle()
+	return answered
+}
+
+// settle tells who waits that nothing is in flight. The caller holds mu.
+func (l *limitListener) settle() {
+	if l.requests == 0 && l.answered != nil {
+		close(l.answered)
+		l.answered = nil
+	}
 }
 
 // Accept implements net.Listener.
@@ -66,6 +87,11 @@ func (c *limitConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	if followErr := c.out.follow(p[:n], c.response); followErr != nil {
 		return n, followErr
+	}
+	if c.out.skip == 0 && c.out.have == 0 { // an answer's end, not only its header
+		c.limits.mu.Lock()
+		c.limits.settle()
+		c.limits.mu.Unlock()
 	}
 	return n, err
 }
@@ -119,6 +145,7 @@ func (c *limitConn) Close() error {
 		l.size -= size
 	}
 	c.sizes = nil
+	l.settle()
 	l.mu.Unlock()
 	return c.Conn.Close()
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -127,4 +128,71 @@ func FuzzFollow(f *testing.F) {
 			}
 		}
 	})
+}
+
+// lateListener is a listener whose connections write late, and which notices being closed before they have.
+type lateListener struct {
+	net.Listener
+	t             *testing.T
+	closed, wrote chan struct{}
+	close, write  sync.Once
+}
+
+func (l *lateListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &lateConn{c, l}, nil
+}
+
+func (l *lateListener) Close() error {
+	l.close.Do(func() {
+		select {
+		case <-l.wrote:
+		default:
+			l.t.Error("the server shuts down before its answer is written")
+		}
+		close(l.closed)
+	})
+	return l.Listener.Close()
+}
+
+type lateConn struct {
+	net.Conn
+	listener *lateListener
+}
+
+func (c *lateConn) Write(p []byte) (int, error) {
+	select {
+	case <-c.listener.closed:
+	case <-time.After(100 * time.Millisecond): // what a server that waits costs the test
+	}
+	n, err := c.Conn.Write(p)
+	c.listener.write.Do(func() { close(c.listener.wrote) })
+	return n, err
+}
+
+// TestAttackLastAnswer holds the answer to the request that ends the guest back: the agent must not end before it.
+func TestAttackLastAnswer(t *testing.T) {
+	a := New(Config{Gate: newGate(t, denyAll+"DestroySandboxRequest := true\n"), Log: slog.New(slog.DiscardHandler)})
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lateListener{Listener: inner, t: t, closed: make(chan struct{}), wrote: make(chan struct{})}
+	ended := make(chan error, 1)
+	go func() { ended <- a.Serve(t.Context(), l) }()
+	conn, err := net.Dial("tcp", inner.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := ttrpc.NewClient(conn)
+	defer client.Close()
+	if _, err := agent.NewAgentServiceClient(client).DestroySandbox(t.Context(), &agent.DestroySandboxRequest{}); err != nil {
+		t.Errorf("no answer: %v", err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }

@@ -37,9 +37,6 @@ type sandbox struct {
 	hostname string
 }
 
-// maxHostname is the kernel's limit.
-const maxHostname = 64
-
 // CreateSandbox makes the pod: its name, its name servers, its shared volumes. It happens once.
 func (a *Agent) CreateSandbox(_ context.Context, r *agent.CreateSandboxRequest) (*emptypb.Empty, error) {
 	if err := checkIdentifier("sandbox id", r.SandboxId); err != nil {
@@ -52,8 +49,9 @@ func (a *Agent) CreateSandbox(_ context.Context, r *agent.CreateSandboxRequest) 
 		return nil, invalid("kernel modules cannot be loaded: the guest's kernel is locked down")
 	case r.SandboxPidns:
 		return nil, invalid("a PID namespace that containers share is not supported")
-	case len(r.Hostname) > maxHostname || r.Hostname != "" && !domainName(r.Hostname, false):
-		return nil, invalid("hostname %.200q is not a host name of at most %d characters", r.Hostname, maxHostname)
+	}
+	if err := checkHostname(r.Hostname); err != nil {
+		return nil, err
 	}
 	resolver, err := resolverFile(r.Dns)
 	if err != nil {
@@ -74,6 +72,22 @@ func (a *Agent) CreateSandbox(_ context.Context, r *agent.CreateSandboxRequest) 
 	}
 	a.sandbox = &sandbox{id: r.SandboxId, hostname: r.Hostname}
 	return nothing, nil
+}
+
+// checkHostname takes nothing or one label. The pod's address gets this name in /etc/hosts, before any name server is
+// asked: a name with dots could be one that containers call, and the loopback's names are not the host's to give.
+func checkHostname(name string) error {
+	if name == "" {
+		return nil
+	}
+	lower := strings.ToLower(name)
+	switch {
+	case strings.Contains(name, ".") || !domainName(name, false):
+		return invalid("hostname %.200q is not a DNS label", name)
+	case lower == "localhost" || strings.HasPrefix(lower, "ip6-"):
+		return invalid("hostname %.200q is a name of the loopback", name)
+	}
+	return nil
 }
 
 func (a *Agent) writeSandboxFiles(host, resolver string) error {

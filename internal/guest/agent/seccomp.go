@@ -45,20 +45,30 @@ func seccomp() *specs.LinuxSeccomp {
 	}
 }
 
-// sockets allows sockets of any family but vsock, which would reach the host past the agent. The filter sees 64 bits
-// of the argument and the kernel takes 32, so "not equal" would let vsock pass with a bit set above them. Instead one
-// rule for each of the bits that make up a family's number allows what differs from vsock there.
+// sockets allows the families that programs need and no other: a vsock would reach the host past the agent, a packet
+// socket would see and forge what the other containers send, for they share the network. The filter sees 64 bits of an
+// argument and the kernel takes 32, so the rules compare those; "not equal" cannot be said in this way, but that a bit
+// differs can. The Internet family has an old type, SOCK_PACKET, of which the kernel makes a packet socket.
 func sockets() []specs.LinuxSyscall {
-	const familyBits = 6 // the kernel knows fewer than 64 families
-	rules := make([]specs.LinuxSyscall, familyBits)
-	for i := range rules {
+	const (
+		taken      = 0xffffffff
+		sockPacket = 10
+		typeBits   = 4 // what of the type is not flags
+	)
+	var rules []specs.LinuxSyscall
+	allow := func(args ...specs.LinuxSeccompArg) {
+		rules = append(rules, specs.LinuxSyscall{Names: []string{"socket"}, Action: specs.ActAllow, Args: args})
+	}
+	family := func(number uint64) specs.LinuxSeccompArg {
+		return specs.LinuxSeccompArg{Index: 0, Value: taken, ValueTwo: number, Op: specs.OpMaskedEqual}
+	}
+	for _, number := range []uint64{unix.AF_UNIX, unix.AF_INET6, unix.AF_NETLINK} {
+		allow(family(number))
+	}
+	for i := range typeBits {
 		bit := uint64(1) << i
-		rules[i] = specs.LinuxSyscall{
-			Names: []string{"socket"}, Action: specs.ActAllow,
-			Args: []specs.LinuxSeccompArg{
-				{Index: 0, Value: bit, ValueTwo: ^uint64(unix.AF_VSOCK) & bit, Op: specs.OpMaskedEqual},
-			},
-		}
+		allow(family(unix.AF_INET),
+			specs.LinuxSeccompArg{Index: 1, Value: bit, ValueTwo: ^uint64(sockPacket) & bit, Op: specs.OpMaskedEqual})
 	}
 	return rules
 }

@@ -78,17 +78,23 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		return err
 	}
+	guarded := &limitListener{Listener: l, log: a.Log}
 	served := make(chan struct{})
 	var serveErr error
 	go func() {
 		defer close(served)
-		serveErr = server.Serve(ctx, &limitListener{Listener: l, log: a.Log})
+		serveErr = server.Serve(ctx, guarded)
 	}()
 	select {
 	case <-a.finished:
-		// The answer to DestroySandbox is still to be sent.
+		// The answer to DestroySandbox is still to be sent. The server takes a connection for idle until its first
+		// answer is out, and would end it.
 		wait, cancel := context.WithTimeout(ctx, answerTime)
 		defer cancel()
+		select {
+		case <-guarded.allAnswered():
+		case <-wait.Done():
+		}
 		_ = server.Shutdown(wait) // what has not been answered by then is not
 		<-served
 		return nil

@@ -21,7 +21,8 @@ import (
 const maxUserFile = 1 << 20
 
 // imageUser resolves the user of an image's configuration ("", "user", "user:group", names or numbers) by the image's
-// own files below root. Whatever symbolic links those are, they are followed inside root only.
+// own files below root. If those are symbolic links, they are followed where they are relative and stay below root;
+// absolute ones are refused, even those that would lie below root if that were "/".
 func imageUser(root, user string) (specs.User, error) {
 	if user == "" {
 		return specs.User{}, nil

@@ -37,6 +37,20 @@ func main() {
 		// The kernel takes 32 bits of the family.
 		_, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, 1<<32|40, syscall.SOCK_STREAM, 0)
 		fmt.Println("wide vsock", errno)
+		_, err = syscall.Socket(syscall.AF_PACKET, syscall.SOCK_RAW, 0)
+		fmt.Println("packet", err)
+		_, err = syscall.Socket(syscall.AF_INET, 10, 0) // SOCK_PACKET
+		fmt.Println("old packet", err)
+		_, _, errno = syscall.RawSyscall(syscall.SYS_SOCKET, 1<<32|syscall.AF_PACKET, syscall.SOCK_RAW, 0)
+		fmt.Println("wide packet", errno)
+		for _, family := range []int{syscall.AF_UNIX, syscall.AF_INET, syscall.AF_INET6, syscall.AF_NETLINK} {
+			_, err = syscall.Socket(family, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+			fmt.Println("family", family, err)
+		}
+		for _, file := range []string{"slabinfo", "vmallocinfo", "kpagecount", "kpageflags", "kpagecgroup", "pagetypeinfo"} {
+			text, err := os.ReadFile("/proc/" + file)
+			fmt.Println(file, len(text) == 0, err == nil || os.IsNotExist(err))
+		}
 		fmt.Println("proc", os.WriteFile("/proc/sys/kernel/domainname", []byte("x"), 0))
 		fmt.Fprintln(os.Stderr, "to the other stream")
 	case "exit":
