@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -73,8 +74,9 @@ func newChains(anchors []*anchor) *chains {
 // with the evidence are used where a trusted ARK signed them; a root that came with it is of no use to anybody. An
 // empty product means that the certificate's issuer says which.
 func (cs *chains) verify(p Product, kind SigningKey, endorsing []byte, supplied []Cert) (*chain, error) {
-	key := chainKey(p, kind, endorsing, supplied)
-	if c, ok := cs.verified.Get(key); ok {
+	asked := p
+	supplied = usefulASKs(supplied)
+	if c, ok := cs.remembered(asked, kind, endorsing, supplied); ok {
 		return c, nil
 	}
 	e, err := parseEndorsement(endorsing, kind)
@@ -102,10 +104,10 @@ func (cs *chains) verify(p Product, kind SigningKey, endorsing []byte, supplied 
 			continue
 		}
 		tried = append(tried, a.name)
-		for _, intermediate := range a.intermediates(kind, supplied) {
+		for intermediate, came := range a.intermediates(kind, supplied) {
 			if checkIssued(e.cert, intermediate) == nil {
 				c := &chain{anchor: a, intermediate: intermediate, endorsement: e}
-				cs.verified.Add(key, c)
+				cs.verified.Add(chainKey(asked, kind, endorsing, came), c)
 				return c, nil
 			}
 		}
@@ -114,29 +116,56 @@ func (cs *chains) verify(p Product, kind SigningKey, endorsing []byte, supplied 
 		kind, e.cert.Issuer.CommonName, tried)
 }
 
-// intermediates returns the certificates that may issue endorsements of a kind under a: those that a.ARK signed.
-func (a *anchor) intermediates(kind SigningKey, supplied []Cert) []*x509.Certificate {
+// remembered returns the chain that verified before: by a configured intermediate, or by one that came along again.
+func (cs *chains) remembered(p Product, kind SigningKey, endorsing []byte, supplied []Cert) (*chain, bool) {
+	c, ok := cs.verified.Get(chainKey(p, kind, endorsing, nil))
+	for i := 0; !ok && i < len(supplied); i++ {
+		c, ok = cs.verified.Get(chainKey(p, kind, endorsing, supplied[i].Data))
+	}
+	return c, ok
+}
+
+// maxSuppliedASKs is how many intermediates of an evidence are looked at. A chain needs one, and while AMD changes its
+// certificate a host may send two; each one costs an RSA verification.
+const maxSuppliedASKs = 2
+
+// usefulASKs returns the first intermediates that came with the evidence.
+func usefulASKs(supplied []Cert) []Cert {
+	var asks []Cert
+	for _, c := range supplied {
+		if c.Type == CertASK && len(asks) < maxSuppliedASKs {
+			asks = append(asks, c)
+		}
+	}
+	return asks
+}
+
+// intermediates returns the certificates that may issue endorsements of a kind under a, which are those that a.ARK
+// signed: the configured one first, then those that came along, each with the data that it came as. One that is not
+// asked for is not verified.
+func (a *anchor) intermediates(kind SigningKey, supplied []Cert) iter.Seq2[*x509.Certificate, []byte] {
 	own := a.ASK
 	if kind == SignedByVLEK {
 		own = a.ASVK
 	}
-	var usable []*x509.Certificate
-	if own != nil && checkIssued(own, a.ARK) == nil {
-		usable = append(usable, own)
+	return func(yield func(*x509.Certificate, []byte) bool) {
+		if own != nil && checkIssued(own, a.ARK) == nil {
+			if !yield(own, nil) {
+				return
+			}
+		}
+		for _, c := range supplied {
+			cert, err := x509.ParseCertificate(derOf(c.Data))
+			if err != nil || own != nil && cert.Equal(own) || cert.Subject.CommonName != issuerName(a.Product, kind) {
+				continue
+			}
+			if checkIssued(cert, a.ARK) == nil {
+				if !yield(cert, c.Data) {
+					return
+				}
+			}
+		}
 	}
-	for _, c := range supplied {
-		if c.Type != CertASK {
-			continue
-		}
-		cert, err := x509.ParseCertificate(derOf(c.Data))
-		if err != nil || own != nil && cert.Equal(own) || cert.Subject.CommonName != issuerName(a.Product, kind) {
-			continue
-		}
-		if checkIssued(cert, a.ARK) == nil {
-			usable = append(usable, cert)
-		}
-	}
-	return usable
 }
 
 // checkIssued reports whether issuer signed cert, with RSA-PSS and SHA-384 as all of AMD's certificates are.
@@ -148,20 +177,14 @@ func checkIssued(cert, issuer *x509.Certificate) error {
 	return cert.CheckSignatureFrom(issuer)
 }
 
-// chainKey is a digest over everything that verify's answer depends on, each part after its length.
-func chainKey(p Product, kind SigningKey, endorsing []byte, supplied []Cert) (key [sha256.Size]byte) {
+// chainKey is a digest over what a chain was verified of, each part after its length: the product that was asked for,
+// the endorsement, and the intermediate if it came along (nil: a configured one). What else came along is not in it, so
+// that nobody can have one chain remembered often.
+func chainKey(p Product, kind SigningKey, endorsing, intermediate []byte) (key [sha256.Size]byte) {
 	h := sha256.New()
-	part := func(b []byte) {
-		h.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(b))))
-		h.Write(b)
-	}
-	part([]byte(p))
-	part([]byte{byte(kind)})
-	part(endorsing)
-	for _, c := range supplied {
-		if c.Type == CertASK {
-			part(c.Data)
-		}
+	for _, part := range [][]byte{[]byte(p), {byte(kind)}, endorsing, intermediate} {
+		h.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(part))))
+		h.Write(part)
 	}
 	return [sha256.Size]byte(h.Sum(key[:0]))
 }
