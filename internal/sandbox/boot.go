@@ -50,7 +50,7 @@ func (vm *VM) prepare(cfg *Config) (b *boot, err error) {
 	b.machine = qemu.Machine{
 		Name: "nacre-pod", Accel: vm.accel, VCPUs: cfg.VCPUs, MemoryMiB: cfg.MemoryMiB,
 		Kernel: b.files.Lend(measured.kernel.OS()), Initrd: b.files.Lend(measured.initrd.OS()), Cmdline: vm.launch.Cmdline,
-		Network: true,
+		Network: true, Clock: cfg.Tamper.Clock,
 	}
 	if err := b.accelerate(); err != nil {
 		return nil, err

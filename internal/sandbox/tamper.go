@@ -4,6 +4,8 @@
 
 package sandbox
 
+import "time"
+
 // Tamper is what a host can change about a guest that it starts. Whoever runs the sandbox is that host, so nothing can keep
 // him from it; what must not work is that the guest, or the owner of a secret, does not notice. Tests and demonstrations set
 // one field at a time and look who refuses.
@@ -17,4 +19,6 @@ type Tamper struct {
 	InitDataOnDevice []byte
 	// WithholdInitData gives the guest no init-data although some is bound to the launch.
 	WithholdInitData bool
+	// Clock is the time at which the guest's clock starts; zero means the host's own.
+	Clock time.Time
 }

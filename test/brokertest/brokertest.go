@@ -107,13 +107,21 @@ func Refuse(w http.ResponseWriter, status int, info kbs.ErrorInformation) {
 	_ = json.NewEncoder(w).Encode(info)
 }
 
-// Guest is a guest of the simulated platform, launched with init-data, nil for none.
-func Guest(t testing.TB, initData []byte) attester.Attester {
+// Platform is the machine whose guests brokers trust.
+func Platform(t testing.TB) *signer.Platform {
 	t.Helper()
 	host, err := platform()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return host
+}
+
+
+// Guest is a guest of the simulated platform, launched with init-data, nil for none.
+func Guest(t testing.TB, initData []byte) attester.Attester {
+	t.Helper()
+	host := Platform(t)
 	launch := signer.Launch{Measurement: [48]byte{1}}
 	if initData != nil {
 		digest, err := initdata.Digest(initData)

@@ -30,6 +30,9 @@ func (m Machine) Args() ([]string, error) {
 		a.drive(i, d)
 	}
 	m.streamArgs(&a)
+	if !m.Clock.IsZero() {
+		a.add("-rtc", "base="+m.Clock.UTC().Format("2006-01-02T15:04:05"))
+	}
 	if m.Network {
 		// IPv6 off: one address family to reason about. No option ROM: nothing boots from the network.
 		a.add("-netdev", "user,id=net0,ipv6=off")

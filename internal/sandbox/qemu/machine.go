@@ -2,6 +2,8 @@
 
 package qemu
 
+import "time"
+
 // Platform is what protects the guest's memory from the host.
 type Platform string
 
@@ -64,6 +66,8 @@ type Machine struct {
 	Console FD
 	// Control is a connected stream socket that speaks QMP.
 	Control FD
+	// Clock is the time at which the machine's clock starts; zero means the host's.
+	Clock time.Time
 	// Network attaches a user-mode network: the guest is 10.0.2.15/24, the gateway 10.0.2.2 is the host's loopback.
 	Network bool
 
