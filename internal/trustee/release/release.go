@@ -51,6 +51,8 @@ type Policy struct {
 	compiled          *policy.Policy
 	allowSimulated    bool
 	unsafeAnyInitData bool
+	// timeless policies do not look at the clock: what they decide about a token and a request, they decide always.
+	timeless bool
 }
 
 // Compile compiles a policy. Nil now means that policies do not see a clock.
@@ -59,7 +61,12 @@ func Compile(ctx context.Context, r Record, now func() time.Time) (*Policy, erro
 	if err != nil {
 		return nil, err
 	}
-	return &Policy{compiled, r.AllowSimulated, r.UnsafeAnyInitData}, nil
+	p := &Policy{compiled: compiled, allowSimulated: r.AllowSimulated, unsafeAnyInitData: r.UnsafeAnyInitData}
+	// Without a clock, a policy that calls for one does not compile. Whatever else it may call gives the same answer
+	// to the same question.
+	_, err = policy.Compile(ctx, r.Text, policy.Options{Queries: []string{query}})
+	p.timeless = err == nil
+	return p, nil
 }
 
 // Digest is the hex SHA-256 of the policy's text.
@@ -71,6 +78,7 @@ type Token struct {
 	// unauthorised are the claims that the same guest would have with init-data that nobody authorised.
 	unauthorised policy.Document
 	simulated    bool
+	allowed      memory
 }
 
 // NewToken prepares the claims of a verified token.
@@ -189,8 +197,22 @@ type Denial struct {
 
 func (d *Denial) Error() string { return string(d.Code) + ": " + d.Detail }
 
-// Decide returns nil when what is asked for may leave, and otherwise a *Denial.
+// Decide returns nil when what is asked for may leave, and otherwise a *Denial. What a timeless policy has allowed
+// once, it allows again without being asked.
 func (p *Policy) Decide(ctx context.Context, t *Token, r Request) error {
+	if t.allowed.has(p, r) {
+		return nil
+	}
+	if err := p.decide(ctx, t, r); err != nil {
+		return err
+	}
+	if p.timeless {
+		t.allowed.add(p, r)
+	}
+	return nil
+}
+
+func (p *Policy) decide(ctx context.Context, t *Token, r Request) error {
 	data := r.data()
 	allowed, err := p.allows(ctx, t.claims, data)
 	if err != nil {
