@@ -226,18 +226,15 @@ func TestGracefulEnd(t *testing.T) {
 	}
 	defer conn.Close()
 	body := `{"version":"0.4.0","tee":"snp","extra-params":{}}`
-	// The request is under way when the signal comes: its body is not complete.
-	fmt.Fprintf(conn, "POST /kbs/v0/auth HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body[:10])
+	// The request is under way when the signal comes: the trustee has asked for its body and has half of it.
+	fmt.Fprintf(conn, "POST /kbs/v0/auth HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body))
 	reader := bufio.NewReader(conn)
-	probe, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.start.URL+"/healthz", nil)
-	if err != nil {
+	if goOn, err := http.ReadResponse(reader, nil); err != nil || goOn.StatusCode != http.StatusContinue {
+		t.Fatalf("the trustee did not ask for the body: %v", err)
+	}
+	if _, err := conn.Write([]byte(body[:10])); err != nil {
 		t.Fatal(err)
 	}
-	response, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}).Do(probe)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response.Body.Close()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
