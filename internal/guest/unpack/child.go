@@ -68,11 +68,18 @@ func child(args []string) (Stats, error) {
 // namespace only.
 var keptCapabilities = []uint{unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_FSETID, unix.CAP_SETFCAP}
 
+// oomScore has the kernel take the unpacker first when memory runs out: a pull can be repeated.
+const oomScore = "1000"
+
 // confine gives up everything but the working directory. The namespaces are new already: the parent made them.
 func confine(limits Limits) error {
 	unix.Umask(0)
 	if err := ownNamespaces(); err != nil {
 		return err
+	}
+	// Raising it takes no privilege. The agent's own score, which the kernel spares, must not be inherited.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(oomScore), 0); err != nil {
+		return fmt.Errorf("offering itself to the out-of-memory killer: %w", err)
 	}
 	if err := closeInherited(); err != nil {
 		return fmt.Errorf("closing inherited descriptors: %w", err)
@@ -92,7 +99,10 @@ func confine(limits Limits) error {
 			return fmt.Errorf("setting resource limit %d: %w", resource, err)
 		}
 	}
-	return dropCapabilities()
+	if err := dropCapabilities(); err != nil {
+		return err
+	}
+	return denySockets()
 }
 
 // ownNamespaces refuses to go on when the process is not the first of a PID namespace of its own: then the parent

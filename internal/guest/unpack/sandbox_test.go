@@ -238,6 +238,23 @@ func TestAttackUnpackerNewPrivileges(t *testing.T) {
 	})
 }
 
+// The filter is in every thread; what it does is TestAttackUnpackerSocket's.
+func TestAttackUnpackerFilter(t *testing.T) {
+	watch(t).each(t, "Seccomp", func(value string) {
+		if value != "2" {
+			t.Errorf("Seccomp %s, want 2", value)
+		}
+	})
+}
+
+// TestAttackUnpackerMemory is a layer on which the unpacker grows until memory runs out: it must end before the agent.
+func TestAttackUnpackerMemory(t *testing.T) {
+	score, err := os.ReadFile(watch(t).proc + "/oom_score_adj")
+	if err != nil || string(score) != "1000\n" {
+		t.Errorf("%q, %v", score, err)
+	}
+}
+
 func TestAttackUnpackerEnvironment(t *testing.T) {
 	t.Setenv("NACRE_TEST_SECRET", "x")
 	w := watch(t)
