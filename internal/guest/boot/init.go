@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime/debug"
 	"syscall"
 
@@ -108,7 +109,11 @@ func prepare(log *slog.Logger) error {
 	if err := mountAll(); err != nil {
 		return err
 	}
-	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) // Ctrl-Alt-Del becomes a signal that process 1 does not handle
+	surviveSignals()
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) // the host's Ctrl-Alt-Del becomes SIGINT to process 1
+	if err := reserve(cgroupRoot, "/proc/sys/kernel/threads-max", "/proc/meminfo"); err != nil {
+		return err
+	}
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(oomScoreInit), 0); err != nil {
 		return fmt.Errorf("protecting process 1 from the out-of-memory killer: %w", err)
 	}
@@ -140,6 +145,13 @@ func prepare(log *slog.Logger) error {
 		return fmt.Errorf("bringing the loopback interface up: %w", err)
 	}
 	return nil
+}
+
+// surviveSignals has process 1 live on when it is asked to end: the Go runtime would exit, and the kernel panic. The
+// signals are caught and dropped rather than ignored, because programs inherit what is ignored, and containers must be
+// able to get these.
+func surviveSignals() {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 }
 
 // reap collects every child until the agent process has ended. Orphans whose parents did not wait become children of
