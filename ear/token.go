@@ -60,6 +60,9 @@ const (
 
 var submodMembers = []string{memberStatus, memberVector, memberPolicyID, AnnotatedEvidence, memberPolicyDigest}
 
+// ReservedMember says whether a member of submodules has that name always, so that no extension can.
+func ReservedMember(name string) bool { return slices.Contains(submodMembers, name) }
+
 // MarshalJSON writes the members in their order, then the extensions sorted. The status is computed, not believed.
 func (s Submod) MarshalJSON() ([]byte, error) {
 	var w object
@@ -71,7 +74,7 @@ func (s Submod) MarshalJSON() ([]byte, error) {
 		w.add(memberPolicyDigest, s.PolicyDigest)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Extensions)) {
-		if slices.Contains(submodMembers, name) {
+		if ReservedMember(name) {
 			return nil, fmt.Errorf("extension %q has the name of a member that every submodule has", name)
 		}
 		w.add(name, s.Extensions[name])

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -208,6 +209,9 @@ func (p *Policy) vector(ctx context.Context, input policy.Document) (ear.Vector,
 // maxExtensions caps what a policy adds to a token.
 const maxExtensions = 16
 
+// ownMembers begins the names of the members that the trustee itself adds to a submodule.
+const ownMembers = "nacre."
+
 func (p *Policy) extensions(ctx context.Context, input policy.Document) (map[string]any, error) {
 	extensions := map[string]any{}
 	value, err := p.compiled.Eval(ctx, queryExtensions, policy.Input{Input: input})
@@ -228,8 +232,11 @@ func (p *Policy) extensions(ctx context.Context, input policy.Document) (map[str
 	for _, item := range list {
 		extension, _ := item.(map[string]any)
 		name, ok := extension["name"].(string)
-		if !ok || name == "" || name == UnauthorisedInitData {
-			return nil, fmt.Errorf("%w: an extension without a name of its own", ErrPolicy)
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%w: an extension without a name", ErrPolicy)
+		}
+		if ear.ReservedMember(name) || strings.HasPrefix(name, ownMembers) {
+			return nil, fmt.Errorf("%w: an extension has the name %.100q, which is the token's own", ErrPolicy, name)
 		}
 		extensions[name] = extension["value"]
 	}

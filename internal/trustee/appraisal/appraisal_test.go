@@ -84,12 +84,22 @@ func settings() map[string]any {
 func snpClaims() *attest.Claims {
 	return &attest.Claims{TEE: attest.SNP, Class: attest.ClassCPU, Root: "AMD ARK-Genoa", Values: map[string]any{
 		"measurement": measurement, "report_data": "aabb", "init_data": authorised, "chip_id": "00",
+		"product":                 "Genoa",
 		"reported_tcb_bootloader": int64(10), "reported_tcb_tee": int64(0),
 		"reported_tcb_snp": int64(23), "reported_tcb_microcode": int64(25),
 		"policy_abi_major": int64(0), "policy_abi_minor": int64(31),
 		"policy_smt_allowed": true, "policy_migrate_ma": false, "policy_debug_allowed": false,
 		"policy_single_socket": false, "platform_tsme_enabled": false, "platform_smt_enabled": true,
 	}}
+}
+
+// digestOfNothing is the SHA-256 of an empty text.
+const digestOfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// turin makes the guest one on a machine with one more level of firmware, which is registered too.
+func turin(c *attest.Claims, r map[string]any) {
+	c.Values["product"], c.Values["reported_tcb_fmc"] = "Turin", int64(5)
+	r["snp_fmc"] = []int{5}
 }
 
 // showing is init-data that shows itself to policies as the claims given.
@@ -152,6 +162,15 @@ func TestDefaultPolicyAffirmsWhatTheOwnerRegistered(t *testing.T) {
 	}
 }
 
+func TestDefaultPolicyAffirmsTurin(t *testing.T) {
+	claims, refs := snpClaims(), references()
+	turin(claims, refs)
+	s, err := defaultPolicy(t).Appraise(t.Context(), Evidence{Claims: claims}, snapshot(t, refs), now)
+	if err != nil || s.Status != ear.Affirming {
+		t.Errorf("%v, %v", s.Status, err)
+	}
+}
+
 // Each case deviates in one thing from what is affirming.
 func TestAttackDefaultPolicy(t *testing.T) {
 	p := defaultPolicy(t)
@@ -180,7 +199,20 @@ func TestAttackDefaultPolicy(t *testing.T) {
 			delete(c.Values, "policy_debug_allowed")
 		}, ear.Warning},
 		"bound, unauthorised data": {claim("init_data", strings.Repeat("ab", 32)), ear.Warning},
-		"no init-data":             {claim("init_data", strings.Repeat("00", 32)), ear.Warning},
+		"no init-data":             {claim("init_data", digestOfNothing), ear.Warning},
+		"zeros, registered": {func(c *attest.Claims, r map[string]any) {
+			c.Values["init_data"] = strings.Repeat("00", 32)
+			r["init_data"] = []string{strings.Repeat("00", 32)}
+		}, ear.Warning},
+		"Turin, its FMC level not registered": {func(c *attest.Claims, r map[string]any) {
+			turin(c, r)
+			delete(r, "snp_fmc")
+		}, ear.Contraindicated},
+		"Turin, older FMC": {func(c *attest.Claims, r map[string]any) {
+			turin(c, r)
+			c.Values["reported_tcb_fmc"] = int64(4)
+		}, ear.Contraindicated},
+		"a product not known":      {claim("product", "Venice"), ear.Contraindicated},
 		"init-data not registered": {without("init_data"), ear.Warning},
 		"an unknown platform": {func(c *attest.Claims, _ map[string]any) { c.TEE = "unheard-of" },
 			ear.Contraindicated},

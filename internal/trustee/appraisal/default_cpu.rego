@@ -37,15 +37,23 @@ hardware := 2 if {
 	input.snp.reported_tcb_microcode in query_reference_value("snp_microcode")
 	input.snp.reported_tcb_snp in query_reference_value("snp_snp_svn")
 	input.snp.reported_tcb_tee in query_reference_value("snp_tee_svn")
+	snp_fmc_current
 }
+
+# Turin has one more level of firmware than the products before it.
+snp_fmc_current if input.snp.product in {"Milan", "Genoa"}
+
+snp_fmc_current if input.snp.reported_tcb_fmc in query_reference_value("snp_fmc")
 
 # The guest has the init-data and the platform settings that the owner registered.
 configuration := 2 if {
+	init_data_present
 	init_data_authorised
 	snp_closed
 	snp_settings_registered
 } else := 3 if {
 	# The init-data alone; the settings are left to the host.
+	init_data_present
 	init_data_authorised
 	snp_closed
 }
@@ -68,6 +76,9 @@ snp_settings_registered if {
 # All platforms
 
 init_data_authorised if input.init_data in query_reference_value("init_data")
+
+# Zeros are what a platform reports of a guest without init-data; registering them authorises nothing.
+init_data_present if trim(input.init_data, "0") != ""
 
 # What the init-data's agent policy says of the containers, for policies and people that want names.
 extensions := [{

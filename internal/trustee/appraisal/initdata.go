@@ -10,6 +10,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
 
 	"github.com/nacre-project/nacre/initdata"
 )
@@ -22,6 +23,8 @@ const (
 	agentPolicyClaims = "agent_policy_claims"
 	// maxDepth bounds how deep a file may nest to be shown as an object.
 	maxDepth = 64
+	// maxConfig bounds how long a configuration file may be for that, in bytes.
+	maxConfig = 64 << 10
 )
 
 // InitData is an init-data text that was read, in the forms that are needed of it. Many guests have the same one, so it
@@ -32,13 +35,10 @@ type InitData struct {
 	value  ast.Value      // the same as policies see it
 }
 
-// ParseInitData reads an init-data text.
-func ParseInitData(text []byte) (*InitData, error) {
+// ReadInitData reads an init-data text of which verified evidence has the digest. It takes the files apart, which costs
+// more than a digest, and so is not to be done for everybody who sends a text.
+func ReadInitData(text, digest []byte) (*InitData, error) {
 	parsed, err := initdata.Parse(text)
-	if err != nil {
-		return nil, err
-	}
-	digest, err := initdata.Digest(text)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func InitDataClaims(d *initdata.Data) map[string]any {
 }
 
 func parseTOML(text string) (any, bool) {
-	if text == "" {
+	if text == "" || len(text) > maxConfig || !shallow([]byte(text)) {
 		return nil, false
 	}
 	var table map[string]any
@@ -79,6 +79,41 @@ func parseTOML(text string) (any, bool) {
 		return nil, false
 	}
 	return plain(table, maxDepth)
+}
+
+// shallow says of a TOML document, before anything is built of it, that no key has more than maxDepth parts and that
+// no value nests deeper. A table for each of many thousand parts costs far more than the text is long.
+func shallow(text []byte) bool {
+	var p unstable.Parser
+	p.Reset(text)
+	for p.NextExpression() {
+		if !shallowNode(p.Expression(), maxDepth) {
+			return false
+		}
+	}
+	return p.Error() == nil
+}
+
+func shallowNode(n *unstable.Node, depth int) bool {
+	if depth == 0 {
+		return false
+	}
+	switch n.Kind {
+	case unstable.KeyValue, unstable.Table, unstable.ArrayTable:
+		for key := n.Key(); key.Next(); depth-- {
+			if depth == 0 {
+				return false
+			}
+		}
+		return n.Kind != unstable.KeyValue || shallowNode(n.Value(), depth)
+	case unstable.Array, unstable.InlineTable:
+		for items := n.Children(); items.Next(); {
+			if !shallowNode(items.Node(), depth-1) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // plain turns what a TOML document can hold into what a JSON one can: times, and numbers that JSON lacks, become text.
@@ -125,6 +160,9 @@ func policyData(text string) (any, bool) {
 		return nil, false
 	}
 	brace := i + len(policyDataMarker) - 1
+	if !shallowJSON(text[brace:]) {
+		return nil, false
+	}
 	dec := json.NewDecoder(strings.NewReader(text[brace:]))
 	dec.UseNumber()
 	var data map[string]any
@@ -135,4 +173,25 @@ func policyData(text string) (any, bool) {
 		return nil, false
 	}
 	return data, true
+}
+
+// shallowJSON says of a JSON text that it nests no deeper than maxDepth.
+func shallowJSON(text string) bool {
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			if depth++; depth > maxDepth {
+				return false
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return true
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nacre-project/nacre/attest"
 	"github.com/nacre-project/nacre/ear"
+	"github.com/nacre-project/nacre/initdata"
 	"github.com/nacre-project/nacre/internal/trustee/appraisal"
 	"github.com/nacre-project/nacre/internal/trustee/audit"
 	"github.com/nacre-project/nacre/internal/trustee/store"
@@ -37,9 +38,13 @@ const RootOfTrust = "nacre.root-of-trust"
 // maxEvidence caps the primary evidence, in bytes; a platform's event log can be large.
 const maxEvidence = 1 << 20
 
+// maxToken caps a token, in bytes. Guests send it as a header, and what is between them and the trustee caps those.
+const maxToken = 256 << 10
+
 // auth answers with a challenge. All that it knows afterwards is in the client's cookie.
 func (b *Broker) auth(ctx context.Context, c *call) (*reply, error) {
 	b.metrics.auths.Inc()
+	c.limit = min(c.limit, kbs.MaxRequestSize)
 	body, err := c.body()
 	if err != nil {
 		return nil, err
@@ -108,15 +113,16 @@ func (b *Broker) attest(ctx context.Context, c *call) (*reply, error) {
 	if !ok { // configured when the challenge was made, before a restart
 		return nil, unsupported("evidence of this kind is not accepted here")
 	}
+	// All is read before a slot is taken: who sends slowly must not keep one from those who have sent.
+	body, err := c.body()
+	if err != nil {
+		return nil, err
+	}
 	free, err := b.slot(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer free()
-	body, err := c.body()
-	if err != nil {
-		return nil, err
-	}
 	a, err := kbs.ParseAttestation(body)
 	if err != nil {
 		return nil, badRequest(variantSerde, err)
@@ -125,7 +131,7 @@ func (b *Broker) attest(ctx context.Context, c *call) (*reply, error) {
 		return nil, fail(http.StatusRequestEntityTooLarge, variantAttestation, codeTooLarge,
 			attestDetail+"the evidence is too large")
 	}
-	want, initData, err := b.expect(s, a)
+	want, err := b.expect(s, a)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +141,7 @@ func (b *Broker) attest(ctx context.Context, c *call) (*reply, error) {
 	if err != nil {
 		return nil, b.refuseEvidence(ctx, c, s, platform, a, err)
 	}
-	return b.accept(ctx, c, s, a, verified, initData)
+	return b.accept(ctx, c, s, a, verified, want.InitDataDigest)
 }
 
 func unsupported(reason string) *failure {
@@ -161,38 +167,51 @@ func (b *Broker) slot(ctx context.Context) (free func(), err error) {
 }
 
 // expect says what the evidence must be bound to: this session's nonce, the guest's key, and the init-data that came
-// along. It returns the init-data too, nil when none came.
-func (b *Broker) expect(s session, a *kbs.Attestation) (attest.Expected, *appraisal.InitData, error) {
+// along. Of that no more is computed than its digest, since anybody can send some.
+func (b *Broker) expect(s session, a *kbs.Attestation) (attest.Expected, error) {
 	if subtle.ConstantTimeCompare([]byte(a.RuntimeData.Nonce), []byte(s.challenge())) != 1 {
-		return attest.Expected{}, nil, fail(http.StatusUnauthorized, variantAttestation, codeNonceMismatch,
+		return attest.Expected{}, fail(http.StatusUnauthorized, variantAttestation, codeNonceMismatch,
 			attestDetail+"the nonce is not this session's")
 	}
 	if more := a.TEEEvidence.Additional; more != "" && more != "{}" {
-		return attest.Expected{}, nil, unsupported("additional evidence of devices is not accepted yet; send " +
+		return attest.Expected{}, unsupported("additional evidence of devices is not accepted yet; send " +
 			"primary evidence only")
 	}
 	digest, err := kbs.ReportData(a.RuntimeData.Nonce, a.RuntimeData.TEEPubKey, a.TEEEvidence.Additional)
 	if err != nil {
-		return attest.Expected{}, nil, badRequest(variantSerde, err)
+		return attest.Expected{}, badRequest(variantSerde, err)
 	}
 	want := attest.Expected{ReportData: digest}
 	if a.InitData == nil {
-		return want, nil, nil
+		return want, nil
 	}
-	initData, err := b.initData(a.InitData.Body)
-	if err != nil {
-		return attest.Expected{}, nil, badRequest(variantAttestation, err)
+	if known, ok := b.initDatas.Get(a.InitData.Body); ok {
+		want.InitDataDigest = known.Digest
+		return want, nil
 	}
-	want.InitDataDigest = initData.Digest
-	return want, initData, nil
+	raw := []byte(a.InitData.Body)
+	if want.InitDataDigest, err = initdata.Digest(raw); err != nil {
+		return attest.Expected{}, badRequest(variantAttestation, err)
+	}
+	return want, nil
 }
 
-// initData reads an init-data text. Texts that came with evidence that was accepted are remembered.
-func (b *Broker) initData(text string) (*appraisal.InitData, error) {
-	if d, ok := b.initDatas.Get(text); ok {
-		return d, nil
+// initData reads the init-data of accepted evidence, which has its digest; nil when none came. Texts are remembered.
+func (b *Broker) initData(sent *kbs.InitData, digest []byte) (*appraisal.InitData, error) {
+	if sent == nil {
+		return nil, nil
 	}
-	return appraisal.ParseInitData([]byte(text))
+	if known, ok := b.initDatas.Get(sent.Body); ok {
+		return known, nil
+	}
+	d, err := appraisal.ReadInitData([]byte(sent.Body), digest)
+	if err != nil {
+		return nil, badRequest(variantAttestation, err)
+	}
+	if len(sent.Body) <= rememberedInitDataMax {
+		b.initDatas.Add(sent.Body, d)
+	}
+	return d, nil
 }
 
 // refuseEvidence records refused evidence, as far as it was authentic and not seen too often, and says what the
@@ -225,8 +244,12 @@ func (b *Broker) refuseEvidence(ctx context.Context, c *call, s session, p Platf
 
 // accept appraises verified evidence, and uses up the nonce, keeps the token and records it in one transaction.
 func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestation, verified *attest.Claims,
-	initData *appraisal.InitData) (*reply, error) {
+	initDataDigest []byte) (*reply, error) {
 	policy, err := b.policies.appraisal(verified.Class)
+	if err != nil {
+		return nil, err
+	}
+	initData, err := b.initData(a.InitData, initDataDigest)
 	if err != nil {
 		return nil, err
 	}
@@ -254,9 +277,12 @@ func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestat
 		Verifier: ear.VerifierID{Developer: tokenDeveloper, Build: tokenBuild},
 		Submods:  map[string]ear.Submod{string(verified.Class) + "0": submod},
 	})
+	if err == nil && len(token) > maxToken {
+		err = fmt.Errorf("the token has %d bytes, at most %d", len(token), maxToken)
+	}
 	if err != nil { // the one way in which signing fails is that the claims, the init-data's among them, are too many
-		return nil, fail(http.StatusRequestEntityTooLarge, variantAttestation, codeTooLarge,
-			attestDetail+"its claims do not fit into a token").because(err)
+		return nil, fail(http.StatusRequestEntityTooLarge, variantAttestation, codeTooLarge, fmt.Sprintf("%s"+
+			"its claims do not fit into a token of %d KiB; shrink the init-data", attestDetail, maxToken>>10)).because(err)
 	}
 	record := audit.Record{Time: now, RequestID: c.id, Event: audit.EventAttest, TEE: string(s.tee),
 		Simulated: verified.Simulated, Root: verified.Root, Measurement: text(verified.Values, "measurement"),
@@ -286,9 +312,6 @@ func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestat
 		b.metrics.refused.WithLabelValues(string(s.tee), codeNonceUsed).Inc()
 		return nil, fail(http.StatusUnauthorized, variantAttestation, codeNonceUsed,
 			attestDetail+"the session was used already; ask for a new one")
-	}
-	if initData != nil && len(a.InitData.Body) <= rememberedInitDataMax {
-		b.initDatas.Add(a.InitData.Body, initData)
 	}
 	b.metrics.accepted.WithLabelValues(string(s.tee)).Inc()
 	b.log.LogAttrs(ctx, slog.LevelDebug, "attested", slog.String("tee", string(s.tee)),
