@@ -13,6 +13,8 @@ import (
 // anybody can send it again, and each time its hardware signature is valid. Without a bound, one old report would
 // fill a disk.
 //
+// The same holds of a token: who has one can ask for what it may not have as often as he likes.
+//
 // A new piece of evidence needs a new hardware signature, so the number of pieces is bounded by who has the hardware;
 // what is remembered of them is bounded by the number of pieces.
 type Budget struct {

@@ -88,6 +88,9 @@ const (
 	refusedLimit  = 16   // audit records about one of them in a period
 	refusedPeriod = time.Hour
 
+	deniedTokens = 4096 // tokens that were refused something and are told apart
+	deniedLimit  = 256  // audit records of refusals that one of them causes
+
 	refusalLines     = 10 // log lines a second about requests that were refused, when many are
 	refusalLineBurst = 500
 )
@@ -107,7 +110,8 @@ type Broker struct {
 	jwks      []byte
 	tokens    *lru.Cache[string, *guest]              // by their compact forms
 	initDatas *lru.Cache[string, *appraisal.InitData] // by their texts
-	refused   *audit.Budget
+	refused   *audit.Budget                           // of records of refused evidence
+	denied    *audit.Budget                           // of records of refusals to the holder of a token
 	slots     chan struct{}
 	metrics   *metrics
 	log       *slog.Logger
@@ -169,6 +173,10 @@ func New(ctx context.Context, c Config) (*Broker, error) {
 		return nil, err
 	}
 	if b.refused, err = audit.NewBudget(refusedPieces, refusedLimit, refusedPeriod); err != nil {
+		return nil, err
+	}
+	// A period is never shorter than a token's life, so that a token has only one.
+	if b.denied, err = audit.NewBudget(deniedTokens, deniedLimit, max(b.tokenLifetime, refusedPeriod)); err != nil {
 		return nil, err
 	}
 	b.router = &router{authenticate: c.Admin.Authenticate, plugins: b.plugin}

@@ -62,6 +62,29 @@ func (b *Broker) release(ctx context.Context, c *call, name string, plugin resou
 	if request.Body, err = c.body(); err != nil {
 		return nil, err
 	}
+	for range policyChanges {
+		answer, err := b.decide(ctx, c, g, name, plugin, request)
+		if !errors.Is(err, errPolicyChanged) {
+			return answer, err
+		}
+		b.policies.settle()
+	}
+	f := fail(http.StatusServiceUnavailable, variantPolicyEngine, codeBusy,
+		"the owner is changing the release policy; ask again").because(errPolicyChanged)
+	f.retryAfter = time.Second
+	return nil, f
+}
+
+// policyChanges is how often the policy may change while one request is decided.
+const policyChanges = 4
+
+// errPolicyChanged says that the policy that let a guest have something was replaced before that was recorded.
+var errPolicyChanged = errors.New("the release policy changed while it was asked")
+
+// decide answers a request by the policy in force, or with errPolicyChanged if it no longer was in the end.
+func (b *Broker) decide(ctx context.Context, c *call, g *guest, name string, plugin resource.Plugin,
+	request resource.Request) (*reply, error) {
+	path, query := request.Path, request.Query
 	policy := b.policies.release()
 	record := g.record
 	record.Time, record.RequestID, record.Event = b.now(), c.id, audit.EventRelease
@@ -92,6 +115,9 @@ func (b *Broker) release(ctx context.Context, c *call, name string, plugin resou
 	}
 	record.Decision = audit.Released
 	err = b.commit(ctx, func(tx *store.Tx) error {
+		if !b.policies.stillReleases(policy) {
+			return errPolicyChanged
+		}
 		if answer.Change != nil {
 			if err := answer.Change(tx); err != nil {
 				return err
@@ -109,8 +135,12 @@ func (b *Broker) release(ctx context.Context, c *call, name string, plugin resou
 	return out, nil
 }
 
-// refuseRelease records a refusal and returns it.
+// refuseRelease records a refusal, unless the token was refused too often, and returns it.
 func (b *Broker) refuseRelease(ctx context.Context, record audit.Record, f *failure, detail string) error {
+	if !b.denied.Spend(record.TokenID, b.now()) {
+		b.metrics.unrecordedDenials.Inc()
+		return f
+	}
 	record.Decision, record.Code, record.Detail = audit.Refused, f.code, detail
 	if err := b.commit(ctx, func(tx *store.Tx) error { return audit.Append(tx, &record) }); err != nil {
 		return fmt.Errorf("record the refusal %q: %w", f.code, err)

@@ -20,23 +20,24 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 
-	requests        *prometheus.CounterVec
-	duration        prometheus.Histogram
-	responseSize    prometheus.Histogram
-	active          prometheus.Gauge
-	auths           prometheus.Counter
-	attests         prometheus.Counter
-	accepted        *prometheus.CounterVec
-	refused         *prometheus.CounterVec
-	unrecorded      prometheus.Counter
-	evaluations     prometheus.Counter
-	approvals       prometheus.Counter
-	violations      prometheus.Counter
-	resourceReads   prometheus.Counter
-	resourceWrites  prometheus.Counter
-	resourceDeletes prometheus.Counter
-	refusals        *prometheus.CounterVec
-	unlogged        prometheus.Counter
+	requests          *prometheus.CounterVec
+	duration          prometheus.Histogram
+	responseSize      prometheus.Histogram
+	active            prometheus.Gauge
+	auths             prometheus.Counter
+	attests           prometheus.Counter
+	accepted          *prometheus.CounterVec
+	refused           *prometheus.CounterVec
+	unrecorded        prometheus.Counter
+	evaluations       prometheus.Counter
+	approvals         prometheus.Counter
+	violations        prometheus.Counter
+	unrecordedDenials prometheus.Counter
+	resourceReads     prometheus.Counter
+	resourceWrites    prometheus.Counter
+	resourceDeletes   prometheus.Counter
+	refusals          *prometheus.CounterVec
+	unlogged          prometheus.Counter
 }
 
 func newMetrics(simulatedRoots int) *metrics {
@@ -74,6 +75,8 @@ func newMetrics(simulatedRoots int) *metrics {
 	m.evaluations = counter("kbs_policy_evaluations_total", "Release decisions.")
 	m.approvals = counter("kbs_policy_approvals_total", "Releases allowed.")
 	m.violations = counter("kbs_policy_violations_total", "Releases denied.")
+	m.unrecordedDenials = counter("nacre_release_refusals_unrecorded_total",
+		"Refused releases that have no audit record, because the same token was refused too often.")
 	m.resourceReads = counter("kbs_resource_reads_total", "Resources released.")
 	m.resourceWrites = counter("kbs_resource_writes_total", "Resources set.")
 	m.resourceDeletes = counter("kbs_resource_deletes_total", "Resources deleted.")

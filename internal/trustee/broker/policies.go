@@ -34,7 +34,9 @@ type policies struct {
 	now      func() time.Time
 	setting  sync.Mutex // one change at a time, so that what is in force is what was committed last
 	releases atomic.Pointer[releaseInForce]
-	classes  atomic.Pointer[map[attest.Class]*appraisalInForce]
+	// written is the release policy that the writer of the store wrote last, in force or about to be.
+	written atomic.Pointer[releaseInForce]
+	classes atomic.Pointer[map[attest.Class]*appraisalInForce]
 }
 
 type releaseInForce struct {
@@ -64,6 +66,7 @@ func openPolicies(ctx context.Context, s *store.Store, now func() time.Time) (*p
 		return nil, fmt.Errorf("load the release policy: %w", err)
 	}
 	p.releases.Store(&releaseInForce{compiled, record})
+	p.written.Store(p.releases.Load())
 	byClass := map[attest.Class]*appraisalInForce{}
 	for _, class := range classes {
 		text, _ := appraisal.DefaultText(class)
@@ -107,13 +110,26 @@ func (p *policies) setRelease(ctx context.Context, record release.Record,
 	}
 	p.setting.Lock()
 	defer p.setting.Unlock()
+	next := &releaseInForce{compiled, record}
 	if err := p.store.Update(ctx, func(tx *store.Tx) error {
+		p.written.Store(next)
 		return errors.Join(tx.Put(releasePolicies, releasePolicyID+policySuffix, text), also(tx, compiled))
 	}); err != nil {
+		p.written.Store(p.releases.Load())
 		return err
 	}
-	p.releases.Store(&releaseInForce{compiled, record})
+	p.releases.Store(next)
 	return nil
+}
+
+// stillReleases says, in a transaction, whether a release policy is the one that was written last. Transactions run
+// one after the other, so none that relies on it comes after one that replaced the policy.
+func (p *policies) stillReleases(policy *releaseInForce) bool { return p.written.Load() == policy }
+
+// settle waits until what was written is in force.
+func (p *policies) settle() {
+	p.setting.Lock()
+	defer p.setting.Unlock()
 }
 
 // setAppraisal puts a compiled appraisal policy in force, in one transaction with what also does there.

@@ -138,7 +138,7 @@ func (r *router) administrator(c *call) (admin.Identity, error) {
 	who, err := r.authenticate(c.bearer())
 	if err != nil {
 		return admin.Identity{}, fail(http.StatusUnauthorized, variantAdmin, codeNotAdmin,
-			fmt.Sprintf("admin access denied for endpoint %s: %v", c.http.URL.Path, err)).because(err)
+			"admin access denied: the token is not one of an administrator's; the trustee's log says why").because(err)
 	}
 	return who, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nacre-project/nacre/attest"
 	"github.com/nacre-project/nacre/internal/trustee/broker"
+	"github.com/nacre-project/nacre/internal/trustee/resource"
 	"github.com/nacre-project/nacre/kbs"
 	"github.com/nacre-project/nacre/policy/templates"
 )
@@ -51,6 +52,74 @@ func TestAttackKeepingADecision(t *testing.T) {
 	if got := <-status; got != 403 {
 		t.Errorf("status %d after the owner denied everything", got)
 	}
+}
+
+// changing is a plugin that the owner changes the policy behind the back of, when it was asked for what the policy in
+// force let the guest have.
+type changing struct {
+	memory
+	change func()
+}
+
+func (p changing) Handle(ctx context.Context, r resource.Request) (resource.Answer, error) {
+	p.change()
+	return p.memory.Handle(ctx, r)
+}
+
+// The owner's change is acknowledged between the decision and the record of the release.
+func TestAttackReleaseByAPolicyOfThePast(t *testing.T) {
+	var s *trustee
+	change := func() {}
+	s = start(t, func(c *broker.Config) {
+		c.Plugins = map[string]resource.Plugin{"memory": changing{change: func() { change() }}}
+	})
+	s.setRelease(memoryPolicy(t), kbs.ReleaseOptions{AllowSimulated: true})
+	token := s.token(s.attempt())
+	t.Run("another that allows it", func(t *testing.T) {
+		change = func() {
+			change = func() {}
+			s.setRelease(memoryPolicy(t)+"# again\n", kbs.ReleaseOptions{AllowSimulated: true})
+		}
+		if got := s.send("GET", "/kbs/v0/memory/a", nil, withBearer(token)); got.status != 200 {
+			t.Errorf("%d %s", got.status, got.body)
+		}
+	})
+	t.Run("one that denies everything", func(t *testing.T) {
+		change = func() { s.setRelease(templates.DenyAll(), kbs.ReleaseOptions{}) }
+		if got := s.send("GET", "/kbs/v0/memory/a", nil, withBearer(token)); got.status != 403 {
+			t.Errorf("%d %s", got.status, got.body)
+		}
+	})
+}
+
+// Who sends the body of an attestation slowly does not keep others from attesting.
+func TestAttackKeepingASlot(t *testing.T) {
+	s := start(t, func(c *broker.Config) { c.MaxAttests = 1 })
+	_, cookie := s.challenge()
+	reading, body := io.Pipe()
+	asked := make(chan struct{})
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(asked) }})
+	r, err := http.NewRequestWithContext(ctx, "POST", s.server.URL+"/kbs/v0/attest", reading)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Expect", "100-continue")
+	withCookie(cookie)(r)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if response, err := s.tls.Do(r); err == nil {
+			response.Body.Close()
+		}
+	}()
+	<-asked // the trustee has begun to read
+	if got := s.attest(s.attempt()); got.status != 200 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if err := body.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
 }
 
 // late is a verifier that takes until the session is over.
