@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -168,6 +169,46 @@ func TestSecondInstanceIsRefused(t *testing.T) {
 	out, err := command(home, "--listen", "127.0.0.1:0").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "another process") {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// Connections that nothing is said on wait for each other, not for file descriptors and memory to end.
+func TestAttackManyConnections(t *testing.T) {
+	p := launch(t, t.TempDir(), "--max-connections", "1", "--unsafe-http")
+	ask := func() (net.Conn, *bufio.Reader) {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(p.start.URL, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if _, err := io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: trustee\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		return conn, bufio.NewReader(conn)
+	}
+	answered := func(r *bufio.Reader) error {
+		response, err := http.ReadResponse(r, nil)
+		if err == nil {
+			response.Body.Close()
+		}
+		return err
+	}
+	first, answers := ask()
+	if err := answered(answers); err != nil {
+		t.Fatal(err)
+	}
+	second, answers := ask()
+	if err := second.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if err := answered(answers); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a second connection beside the first: %v", err)
+	}
+	if err := errors.Join(first.Close(), second.SetReadDeadline(time.Time{})); err != nil {
+		t.Fatal(err)
+	}
+	if err := answered(bufio.NewReader(second)); err != nil {
+		t.Errorf("a second connection after the first: %v", err)
 	}
 }
 
@@ -387,6 +428,7 @@ func TestSettings(t *testing.T) {
 		"TLS and not": {"--unsafe-http", "--tls-cert", "x", "--tls-key", "y"},
 		"no time":     {"--token-lifetime", "0s"}, "long sessions": {"--session-lifetime", "2h"},
 		"small bodies": {"--body-limit", "1"}, "none at a time": {"--max-attests", "0"},
+		"no connections": {"--max-connections", "0"},
 	} {
 		if _, err := get(args...); err == nil {
 			t.Errorf("%s: accepted", name)

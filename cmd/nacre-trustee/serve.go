@@ -18,6 +18,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/nacre-project/nacre/attest"
 	"github.com/nacre-project/nacre/attest/collateral"
 	"github.com/nacre-project/nacre/attest/simtee"
@@ -101,6 +103,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return fmt.Errorf("listen: %w; name another address with --listen", err)
 	}
+	listener = netutil.LimitListener(listener, s.MaxConnections)
 	server := &http.Server{
 		Handler:           b,
 		ReadHeaderTimeout: headerTimeout,

@@ -52,12 +52,16 @@ type settings struct {
 	ReferenceValueLifetime duration `toml:"reference-value-lifetime"`
 	BodyLimit              int64    `toml:"body-limit"`
 	MaxAttests             int      `toml:"max-attests"`
+	MaxConnections         int      `toml:"max-connections"`
 
 	AllowSimulatedRoot  list `toml:"allow-simulated-root"`
 	UnsafeAllowDebug    bool `toml:"unsafe-allow-debug"`
 	UnsafeHTTP          bool `toml:"unsafe-http"`
 	UnsafeKeyBesideData bool `toml:"unsafe-key-beside-data"`
 }
+
+// defaultMaxConnections is far more than guests need, and keeps memory and file descriptors within bounds.
+const defaultMaxConnections = 4096
 
 // list is a flag that may be given several times.
 type list []string
@@ -99,6 +103,7 @@ func defaults(getenv func(string) string) settings {
 		ReferenceValueLifetime: duration(refvalue.DefaultLifetime),
 		BodyLimit:              broker.DefaultBodyLimit,
 		MaxAttests:             broker.DefaultMaxAttests,
+		MaxConnections:         defaultMaxConnections,
 	}
 }
 
@@ -134,6 +139,7 @@ func (s *settings) flags(out io.Writer) *flag.FlagSet {
 	f.Var(&s.ReferenceValueLifetime, "reference-value-lifetime", "`time` that a registered reference value counts")
 	f.Int64Var(&s.BodyLimit, "body-limit", s.BodyLimit, "largest request, in `bytes`")
 	f.IntVar(&s.MaxAttests, "max-attests", s.MaxAttests, "attestations verified at the same time")
+	f.IntVar(&s.MaxConnections, "max-connections", s.MaxConnections, "connections open at the same time; more wait")
 	f.Var(&s.AllowSimulatedRoot, "allow-simulated-root",
 		"trust this simulated platform's root `file`; for development (repeatable)")
 	f.BoolVar(&s.UnsafeAllowDebug, "unsafe-allow-debug", s.UnsafeAllowDebug,
@@ -230,6 +236,8 @@ func (s *settings) check() error {
 		return fmt.Errorf("--body-limit %d is too small for any evidence", s.BodyLimit)
 	case s.MaxAttests < 1:
 		return errors.New("--max-attests must be at least 1")
+	case s.MaxConnections < 1:
+		return errors.New("--max-connections must be at least 1")
 	case time.Duration(s.SessionLifetime) > broker.MaxSessionLifetime:
 		return fmt.Errorf("--session-lifetime may be at most %s", broker.MaxSessionLifetime)
 	}
