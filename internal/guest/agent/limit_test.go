@@ -189,7 +189,8 @@ func TestAttackLastAnswer(t *testing.T) {
 	}
 	client := ttrpc.NewClient(conn)
 	defer client.Close()
-	if _, err := agent.NewAgentServiceClient(client).DestroySandbox(t.Context(), &agent.DestroySandboxRequest{}); err != nil {
+	end := agent.NewAgentServiceClient(client).DestroySandbox
+	if _, err := end(t.Context(), &agent.DestroySandboxRequest{}); err != nil {
 		t.Errorf("no answer: %v", err)
 	}
 	if err := <-ended; err != nil {

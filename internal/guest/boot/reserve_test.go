@@ -31,7 +31,8 @@ func TestAttackStarvation(t *testing.T) {
 				}
 				return full
 			}
-			control, pids, memory := file("cgroup.subtree_control", ""), file("nacre/pids.max", "max"), file("nacre/memory.max", "max")
+			control := file("cgroup.subtree_control", "")
+			pids, memory := file("nacre/pids.max", "max"), file("nacre/memory.max", "max")
 			threads := file("threads-max", c.threads+"\n")
 			meminfo := file("meminfo", "MemFree: 1 kB\nMemTotal:   "+c.memory+" kB\n")
 			if err := reserve(dir, threads, meminfo); err != nil {

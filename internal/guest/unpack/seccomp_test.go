@@ -3,6 +3,7 @@
 package unpack
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"runtime"
@@ -50,12 +51,12 @@ func TestAttackUnpackerSocket(t *testing.T) {
 		"pair":                 call(unix.SYS_SOCKETPAIR, unix.AF_UNIX, unix.SOCK_STREAM),
 		"io_uring":             call(unix.SYS_IO_URING_SETUP, 1, 0),
 	} {
-		if err != unix.EPERM {
+		if !errors.Is(err, unix.EPERM) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	elsewhere <- nil
-	if err := <-elsewhere; err != unix.EPERM {
+	if err := <-elsewhere; !errors.Is(err, unix.EPERM) {
 		t.Errorf("in another thread: %v", err)
 	}
 }
