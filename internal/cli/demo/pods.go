@@ -34,7 +34,7 @@ spec:
     - sh
     - -c
     - |
-      echo "I am $(uname -n), process $$, on Linux $(uname -r)"
+      echo "I am $(uname -n), on Linux $(uname -r)"
       echo "the database password is: $(wget -qO- http://127.0.0.1:8006/cdh/resource/default/db/password)"
 `
 

@@ -45,11 +45,11 @@ func (p *programs) show(ctx context.Context, stdin []byte, answer bool, args ...
 	cmd.Dir, cmd.Env = p.dir, p.env
 	cmd.Stdin = bytes.NewReader(stdin)
 	die(cmd)
-	shown := &prefixed{out: p.out, prefix: "      "}
+	const indent = "      "
 	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, io.MultiWriter(&stderr, shown)
+	cmd.Stdout, cmd.Stderr = &stdout, io.MultiWriter(&stderr, &prefixed{out: p.out, prefix: indent})
 	if answer {
-		cmd.Stdout = io.MultiWriter(&stdout, shown)
+		cmd.Stdout = io.MultiWriter(&stdout, &prefixed{out: p.out, prefix: indent})
 	}
 	// A pod gets the time to end when the story is interrupted.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
