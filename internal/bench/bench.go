@@ -108,7 +108,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		}
 		r.Results = append(r.Results, rows...)
 	}
-	r.Machine = machine(b.accel)
+	r.Machine = machineLine(b.accel)
 	return r, nil
 }
 

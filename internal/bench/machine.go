@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// machine names what the figures were taken on, in one line. Accel is what executes guests, empty when none was
+// machineLine names what the figures were taken on, in one line. Accel is what executes guests, empty when none was
 // started.
-func machine(accel string) string {
+func machineLine(accel string) string {
 	line := fmt.Sprintf("Measured on %s, %d cores, %s", processor(), runtime.NumCPU(), runtime.Version())
 	if accel != "" {
 		line += "; guests executed by QEMU with " + accel
