@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -51,10 +52,11 @@ func TestAttackExtensionInTheNameOfAnother(t *testing.T) {
 
 // Init-data is the host's choice: what is nested deeper than configuration ever is does not become an object.
 func TestAttackDeepInitData(t *testing.T) {
-	const deep = 1 << 16
+	const deep = 1 << 14
 	for name, file := range map[string]struct{ name, text string }{
 		"a key of many parts":   {initdata.AgentConfig, strings.Repeat("a.", deep) + "a = 1"},
 		"a table of many parts": {initdata.DataConfig, "[" + strings.Repeat("a.", deep) + "a]"},
+		"a very long file":      {initdata.AgentConfig, "a = '" + strings.Repeat("x", maxConfig) + "'"},
 		"tables in braces": {initdata.AgentConfig,
 			"a = " + strings.Repeat("{a=", maxDepth) + "1" + strings.Repeat("}", maxDepth)},
 		"lists": {initdata.AgentConfig, "a = " + strings.Repeat("[", deep) + strings.Repeat("]", deep)},
@@ -68,5 +70,17 @@ func TestAttackDeepInitData(t *testing.T) {
 				t.Errorf("became %.100s", text)
 			}
 		})
+	}
+}
+
+// A table for each part of a key costs hundreds of times what the key is long.
+func TestAttackCostOfDeepInitData(t *testing.T) {
+	text := strings.Repeat("a.", 1<<14) + "a = 1"
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	InitDataClaims(&initdata.Data{Files: map[string]string{initdata.AgentConfig: text}})
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 200*uint64(len(text)) {
+		t.Errorf("%d bytes of memory for %d", took, len(text))
 	}
 }
