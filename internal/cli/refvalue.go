@@ -28,7 +28,8 @@ func newRefvalue(o *owner) *cobra.Command {
 		Use:   "refvalue",
 		Short: "Register the reference values that evidence is appraised against",
 		Long: `A reference value has a name that the appraisal policy asks for, and a value, mostly a list of what is acceptable. For SEV-SNP the default policy asks for
-snp_launch_measurement, init_data, and the firmware levels snp_bootloader, snp_tee_svn, snp_snp_svn and snp_microcode. "nacre measure" predicts the first two.`,
+snp_launch_measurement, init_data, and the firmware levels snp_bootloader, snp_tee_svn, snp_snp_svn and snp_microcode
+(on Turin snp_fmc too). "nacre measure" predicts the first two.`,
 	}
 	var (
 		keep bool
