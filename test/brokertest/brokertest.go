@@ -117,7 +117,6 @@ func Platform(t testing.TB) *signer.Platform {
 	return host
 }
 
-
 // Guest is a guest of the simulated platform, launched with init-data, nil for none.
 func Guest(t testing.TB, initData []byte) attester.Attester {
 	t.Helper()

@@ -6,7 +6,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,7 +19,7 @@ import (
 func main() {
 	sources, err := filepath.Glob("*.dot")
 	if err != nil || len(sources) == 0 {
-		fatal(fmt.Errorf("no .dot file in the current folder (%v)", err))
+		fatal(errors.Join(errors.New("no .dot file in the current folder"), err))
 	}
 	for _, source := range sources {
 		if err := draw(source); err != nil {
@@ -31,7 +33,7 @@ func draw(source string) error {
 	if err != nil {
 		return err
 	}
-	svg, err := exec.Command("dot", "-Tsvg", source).Output()
+	svg, err := exec.CommandContext(context.Background(), "dot", "-Tsvg", source).Output()
 	if err != nil {
 		return fmt.Errorf("drawing %s (is graphviz installed?): %w", source, err)
 	}

@@ -89,7 +89,8 @@ type started struct {
 // startTrustee starts a trustee and waits until it listens. It must be stopped.
 func (p *programs) startTrustee(ctx context.Context, logTo io.Writer, args ...string) (*trusteeProcess, error) {
 	p.out.printf("    $ nacre-trustee %s\n", strings.Join(args, " "))
-	cmd := exec.Command(p.trustee, append([]string{"--json"}, args...)...)
+	// Not bound to ctx: the trustee outlives the step that starts it, and is stopped gently.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.trustee, append([]string{"--json"}, args...)...)
 	cmd.Dir, cmd.Env, cmd.Stderr = p.dir, p.env, logTo
 	die(cmd)
 	stdout, err := cmd.StdoutPipe()

@@ -99,7 +99,7 @@ func TestAttackKeepingASlot(t *testing.T) {
 	reading, body := io.Pipe()
 	asked := make(chan struct{})
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(asked) }})
-	r, err := http.NewRequestWithContext(ctx, "POST", s.server.URL+"/kbs/v0/attest", reading)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.server.URL+"/kbs/v0/attest", reading)
 	if err != nil {
 		t.Fatal(err)
 	}
