@@ -26,8 +26,9 @@ import (
 // newTokenPrefix is where the floor answers requests that bring a token which the trustee sees for the first time.
 const newTokenPrefix = "/new-token"
 
-// What no broker can leave out, by name and count. A report's chain is verified once and remembered, and so is a
-// token: their verification counts only for the request that is the first to bring a token.
+// What no broker can leave out, by name and count. Chains of certificates, tokens, and what a policy without a clock
+// allowed once can be remembered: a chain counts for no request; a token's verification and the evaluation of the
+// release policy count for the first request that brings the token.
 var (
 	attestWork        = []floor.Primitive{floor.VerifyP384, floor.SignP256}
 	resourceWork      = []floor.Primitive{floor.AgreeP256, floor.SealGCM}
@@ -175,18 +176,17 @@ func (st *stage) observe(ctx context.Context, a *administrator) error {
 		Policy: appraisal, Query: "data.policy.trust_claims", Input: evidence, References: references,
 		Record: recordSize(records, "attest"), Answer: string(attested), Header: attestHeader,
 	}
-	resourceRoute := floor.Route{
-		Method: http.MethodGet, Path: resourcePath, Work: resourceWork,
+	firstRoute := floor.Route{
+		Method: http.MethodGet, Path: newTokenPrefix + resourcePath, Work: resourceFirstWork, SHA256: []int{len(asks[0].bearer)},
 		Policy: release.Policy, Query: "data.policy.allow", Input: claims,
 		Data: map[string]any{
 			"plugin": "resource", "resource-path": strings.Split(secretPath, "/"), "query": map[string]any{},
 		},
 		Record: recordSize(records, "release"), Answer: string(released), Header: releaseHeader,
 	}
-	firstRoute := resourceRoute
-	firstRoute.Path = newTokenPrefix + resourcePath
-	firstRoute.Work, firstRoute.SHA256 = resourceFirstWork, []int{len(asks[0].bearer)}
-	st.settings.Routes = []floor.Route{attestRoute, resourceRoute, firstRoute}
+	againRoute := firstRoute
+	againRoute.Path, againRoute.Work, againRoute.SHA256, againRoute.Policy = resourcePath, resourceWork, nil, ""
+	st.settings.Routes = []floor.Route{attestRoute, firstRoute, againRoute}
 	for i := range st.settings.Routes {
 		st.settings.Routes[i].Header = withoutOwn(st.settings.Routes[i].Header)
 	}

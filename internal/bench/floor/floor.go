@@ -45,7 +45,7 @@ type Route struct {
 	// hashed, in bytes.
 	Work           []Primitive
 	SHA256, SHA384 []int
-	// Policy is the Rego text, Query the one rule that is asked for.
+	// Policy is the Rego text, Query the one rule that is asked for. Without a text nothing is evaluated.
 	Policy, Query string
 	// Input is the document input, Data the documents below data, and References what query_reference_value answers.
 	Input      any
@@ -156,6 +156,9 @@ func (h *Handler) prepare(ctx context.Context, r Route, k *kit) (http.Handler, e
 
 // Evaluation prepares the one evaluation of a route's policy, which the function it returns carries out.
 func (r Route) Evaluation(ctx context.Context) (func(context.Context) error, error) {
+	if r.Policy == "" {
+		return func(context.Context) error { return nil }, nil
+	}
 	references, err := documents(r.References)
 	if err != nil {
 		return nil, err

@@ -91,6 +91,11 @@ func TestFloorRefusesWhatItCannotDo(t *testing.T) {
 		}
 	}
 	r := route()
+	r.Policy, r.References = "", nil
+	if evaluate, err := r.Evaluation(t.Context()); err != nil || evaluate(t.Context()) != nil {
+		t.Errorf("a route without a policy: %v", err)
+	}
+	r = route()
 	r.References = nil
 	h, err := New(t.Context(), Settings{Journal: filepath.Join(t.TempDir(), "journal"), Routes: []Route{r}})
 	if err != nil {
