@@ -29,6 +29,9 @@ type seen struct {
 	exec refusal
 }
 
+// ending is how a pod ended.
+type ending struct{ err error }
+
 // about is who refused a resource, and the zero value if nobody did.
 func (s seen) about(path string) (refusal, error) {
 	if r := s.refused; r != nil {
@@ -56,7 +59,7 @@ func probe(ctx context.Context, cfg sandbox.Config, manifest []byte) (seen, erro
 	defer cancel()
 	output := newWatched()
 	containerID := make(chan string, 1)
-	finished := make(chan error, 1)
+	finished := make(chan ending, 1)
 	go func() {
 		_, err := pod.Run(ctx, vm.Agent(), p, pod.Options{
 			Output: func(string) (io.Writer, io.Writer) { return output, io.Discard },
@@ -66,7 +69,7 @@ func probe(ctx context.Context, cfg sandbox.Config, manifest []byte) (seen, erro
 				}
 			},
 		})
-		finished <- err
+		finished <- ending{err}
 	}()
 	var s seen
 	for {
@@ -80,15 +83,15 @@ func probe(ctx context.Context, cfg sandbox.Config, manifest []byte) (seen, erro
 		}
 		select {
 		case <-changed:
-		case err := <-finished:
-			return seen{}, fmt.Errorf("the pod ended before it had its answers: %w; it printed %q", err, output.String())
+		case end := <-finished:
+			return seen{}, fmt.Errorf("the pod ended before it had its answers: %w; it printed %q", end.err, output.String())
 		case <-ctx.Done():
 			return seen{}, context.Cause(ctx)
 		}
 	}
 	s.exec, err = tryExec(ctx, vm.Agent(), <-containerID)
 	vm.Stop()
-	_ = <-finished // the pod's end with its guest is no news
+	<-finished // that the pod ends with its guest is no news
 	return s, err
 }
 
