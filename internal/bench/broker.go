@@ -21,6 +21,7 @@ const clients = 32
 // How many times as many requests a load has as Options.Requests says, because they cost less.
 const (
 	resourceFactor = 4
+	splitFactor    = 4 // a profile has a hundred samples a second of CPU time
 	evaluations    = 2000
 )
 
@@ -182,7 +183,7 @@ func (b *bench) split(ctx context.Context, name, suffix string, padded bool) (ro
 	if err != nil {
 		return nil, err
 	}
-	count := b.Requests * 2
+	count := b.Requests * splitFactor
 	guests, err := st.fleet.attestations(ctx, st.trustee, count)
 	tokens := make([][]byte, clients)
 	if err == nil {
