@@ -22,8 +22,10 @@ const clients = 32
 const (
 	resourceFactor = 4
 	splitFactor    = 4 // a profile has a hundred samples a second of CPU time
-	evaluations    = 2000
 )
+
+// evaluations is how often a policy is evaluated to find out what that costs.
+const evaluations = 2000
 
 // comparison is what came of a server and of what it is compared with, round by round.
 type comparison struct {
