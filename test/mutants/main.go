@@ -1,280 +1,131 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command mutants proves that the tests behind the invariants can fail, each for its own reason. It takes one check away at a time
-// (through the go command's -overlay, the tree stays as it is), runs every test named TestAttack…, and demands that exactly the attack
-// which that check holds off now succeeds, and that no other does.
+// (through the go command's -overlay, the tree stays as it is), runs the tests named TestAttack… of every package that links the changed
+// one, and demands that exactly the attacks which that check holds off now succeed, and that no other does.
 //
-// The table is in table.go. An entry whose text is no longer found in its file, or that no longer compiles, is an error: the table follows
-// the code.
+// An attack is a test without subtests, or a subtest of one that has them. Its name is the package's path without the module's and
+// without "internal/", a dot, and the test's name as `go test -run` takes it, with spaces for underscores in subtests:
+// "attest/snp.TestAttackDebug/policy with the debug bit".
+//
+// The table is in table.go and the files that it names. An entry whose text does not stand exactly once in its file, or that no longer
+// compiles, is an error: the table follows the code. A mutant that makes a test panic or hang has proved nothing, and fails.
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"regexp"
-	"slices"
+	"runtime"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 )
 
-const module = "github.com/nacre-project/nacre"
-
-// mutant is one check taken away.
-type mutant struct {
-	// check says in a few words what is no longer checked.
-	check string
-	// file is the path below the module's root; old stands in it exactly once and is replaced by new.
-	file, old, new string
-	// attacks are the tests that must fail then, as "room.TestAttackName" ("attest/snp.TestAttackDebugGuest").
-	attacks []string
-}
-
 func main() {
 	only := flag.String("run", "", "only the mutants whose check or file matches this regular expression")
+	list := flag.Bool("untried", false, "list the attacks that no mutant names at the end")
+	jobs := flag.Int("jobs", runtime.NumCPU(), "mutants that are tried at the same time")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	passed, failed, err := run(ctx, *only)
-	fmt.Printf("mutants: %d passed, %d failed\n", passed, failed)
+	passed, failed, err := run(ctx, *only, *jobs, *list)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 	}
+	fmt.Printf("mutants: %d passed, %d failed\n", passed, failed)
 	if err != nil || failed > 0 {
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, only string) (passed, failed int, err error) {
+func run(ctx context.Context, only string, jobs int, list bool) (passed, failed int, err error) {
 	filter, err := regexp.Compile(only)
 	if err != nil {
 		return 0, 0, err
 	}
-	root, err := moduleRoot(ctx)
+	start := time.Now()
+	l, err := openLab(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
-	rooms, err := attackRooms(ctx, root)
-	if err != nil {
-		return 0, 0, err
-	}
-	fmt.Printf("mutants: all attacks fail against the code as it is? (%d rooms)\n", len(rooms))
-	succeeded, ran, err := attack(ctx, root, "", names(rooms))
-	if err != nil {
-		return 0, 0, err
-	}
-	if len(succeeded) > 0 {
-		return 0, 0, fmt.Errorf("attacks succeed without any mutant: %s", strings.Join(succeeded, ", "))
-	}
-	known := map[string]bool{}
-	for _, name := range ran {
-		known[name] = true
-	}
+	defer l.close()
+	fmt.Printf("mutants: %d attacks in %d packages fail against the code as it is (%.0f s)\n", len(l.attacks), len(l.rooms), time.Since(start).Seconds())
+	var chosen []mutant
 	for _, m := range table {
-		if ctx.Err() != nil {
-			return passed, failed, ctx.Err()
+		if filter.MatchString(m.check) || filter.MatchString(m.file) {
+			chosen = append(chosen, m)
 		}
-		if !filter.MatchString(m.check) && !filter.MatchString(m.file) {
-			continue
+	}
+	invariant := 0
+	for r := range tryAll(ctx, l, chosen, jobs) {
+		if r.mutant.invariant != invariant {
+			invariant = r.mutant.invariant
+			fmt.Printf("\ninvariant %d: %s\n", invariant, invariants[invariant])
 		}
-		start := time.Now()
-		verdict := try(ctx, root, rooms, known, m)
 		mark := "ok  "
-		if verdict != nil {
+		if r.verdict != nil {
 			mark = "FAIL"
 			failed++
 		} else {
 			passed++
 		}
-		fmt.Printf("%s %-58s %5.1fs  %s\n", mark, m.check, time.Since(start).Seconds(), strings.Join(m.attacks, ", "))
-		if verdict != nil {
-			fmt.Printf("     %v\n", verdict)
+		fmt.Printf("%s %5.1f s  %-52s  %s\n", mark, r.took.Seconds(), r.mutant.check, strings.Join(r.mutant.attacks, "; "))
+		if r.verdict != nil {
+			fmt.Printf("     %s: %v\n", r.mutant.file, r.verdict)
+		}
+	}
+	if ctx.Err() != nil {
+		return passed, failed, ctx.Err()
+	}
+	if left := l.untried(table); list {
+		fmt.Printf("\n%d attacks are held off by the language, a library, or more than one check:\n", len(left))
+		for _, name := range left {
+			fmt.Printf("     %s\n", name)
 		}
 	}
 	return passed, failed, nil
 }
 
-// try applies one mutant and says what went other than it should, nil when exactly its attacks succeeded.
-func try(ctx context.Context, root string, rooms []room, known map[string]bool, m mutant) error {
-	for _, a := range m.attacks {
-		if !known[a] {
-			return fmt.Errorf("the table names the attack %s, which no test bears", a)
-		}
-	}
-	path := filepath.Join(root, m.file)
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if n := bytes.Count(text, []byte(m.old)); n != 1 {
-		return fmt.Errorf("the text to take away stands %d times in %s, want once", n, m.file)
-	}
-	dir, err := os.MkdirTemp("", "nacre-mutant-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	mutated := filepath.Join(dir, filepath.Base(m.file))
-	if err := os.WriteFile(mutated, bytes.Replace(text, []byte(m.old), []byte(m.new), 1), 0o600); err != nil {
-		return err
-	}
-	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{path: mutated}})
-	if err != nil {
-		return err
-	}
-	overlayFile := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
-		return err
-	}
-	changed := module + "/" + filepath.ToSlash(filepath.Dir(m.file))
-	var touched []string
-	for _, r := range rooms {
-		if r.path == changed || slices.Contains(r.deps, changed) {
-			touched = append(touched, r.path)
-		}
-	}
-	succeeded, _, err := attack(ctx, root, overlayFile, touched)
-	if err != nil {
-		return err
-	}
-	want := slices.Clone(m.attacks)
-	slices.Sort(want)
-	if !slices.Equal(succeeded, want) {
-		return fmt.Errorf("attacks that succeed: [%s], want exactly [%s]", strings.Join(succeeded, ", "), strings.Join(want, ", "))
-	}
-	return nil
+// result is how one mutant fared; a nil verdict means that exactly its attacks succeeded.
+type result struct {
+	mutant  mutant
+	verdict error
+	took    time.Duration
 }
 
-// room is a package that holds attacks, with all that its tests link.
-type room struct {
-	path string
-	deps []string
-}
-
-func names(rooms []room) []string {
-	out := make([]string, len(rooms))
-	for i, r := range rooms {
-		out[i] = r.path
-	}
-	return out
-}
-
-var attackFunc = regexp.MustCompile(`(?m)^func TestAttack`)
-
-// attackRooms finds the packages whose test files hold a TestAttack function.
-func attackRooms(ctx context.Context, root string) ([]room, error) {
-	out, err := goTool(ctx, root, "list", "-test", "-json=ImportPath,ForTest,Dir,Deps,TestGoFiles,XTestGoFiles", "./...")
-	if err != nil {
-		return nil, err
-	}
-	type listed struct {
-		ImportPath, ForTest, Dir  string
-		Deps                      []string
-		TestGoFiles, XTestGoFiles []string
-	}
-	holds := map[string]bool{}
-	deps := map[string][]string{}
-	for d := json.NewDecoder(bytes.NewReader(out)); ; {
-		var p listed
-		if err := d.Decode(&p); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			return nil, err
+// tryAll tries mutants, some at a time, and yields the results in the mutants' order.
+func tryAll(ctx context.Context, l *lab, mutants []mutant, jobs int) func(func(result) bool) {
+	return func(yield func(result) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		var wait sync.WaitGroup
+		defer wait.Wait()
+		defer cancel()
+		results := make([]chan result, len(mutants))
+		for i := range results {
+			results[i] = make(chan result, 1)
 		}
-		if binary, isTest := strings.CutSuffix(p.ImportPath, ".test"); isTest {
-			for _, d := range p.Deps {
-				d, _, _ = strings.Cut(d, " ")
-				deps[binary] = append(deps[binary], d)
-			}
-			continue
+		turns := make(chan int, len(mutants))
+		for i := range mutants {
+			turns <- i
 		}
-		if p.ForTest != "" {
-			continue
+		close(turns)
+		for range max(jobs, 1) {
+			wait.Go(func() {
+				for i := range turns {
+					start := time.Now()
+					results[i] <- result{mutants[i], l.try(ctx, mutants[i]), time.Since(start)}
+				}
+			})
 		}
-		for _, f := range slices.Concat(p.TestGoFiles, p.XTestGoFiles) {
-			text, err := os.ReadFile(filepath.Join(p.Dir, f))
-			if err != nil {
-				return nil, err
-			}
-			if attackFunc.Match(text) {
-				holds[p.ImportPath] = true
+		for i := range results {
+			if r := <-results[i]; ctx.Err() != nil || !yield(r) {
+				return
 			}
 		}
 	}
-	var rooms []room
-	for path := range holds {
-		rooms = append(rooms, room{path, deps[path]})
-	}
-	slices.SortFunc(rooms, func(a, b room) int { return strings.Compare(a.path, b.path) })
-	if len(rooms) == 0 {
-		return nil, errors.New("no package holds a TestAttack function")
-	}
-	return rooms, nil
-}
-
-// attack runs the attacks of the packages and returns which succeeded (their tests failed) and which ran, sorted, as "room.TestAttackName".
-func attack(ctx context.Context, root, overlay string, packages []string) (succeeded, ran []string, err error) {
-	args := []string{"test", "-short", "-json", "-run", "^TestAttack"}
-	if overlay != "" {
-		args = append(args, "-overlay", overlay)
-	}
-	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
-	cmd.Dir = root
-	out, runErr := cmd.Output()
-	type event struct{ Action, Package, Test, Output string }
-	var broken strings.Builder
-	for d := json.NewDecoder(bytes.NewReader(out)); ; {
-		var e event
-		if err := d.Decode(&e); err != nil {
-			break
-		}
-		if e.Action == "build-fail" || e.Action == "build-output" {
-			broken.WriteString(e.Output)
-		}
-		if e.Test == "" || strings.Contains(e.Test, "/") {
-			continue
-		}
-		name := strings.TrimPrefix(e.Package, module+"/") + "." + e.Test
-		switch e.Action {
-		case "fail":
-			succeeded = append(succeeded, name)
-			ran = append(ran, name)
-		case "pass":
-			ran = append(ran, name)
-		}
-	}
-	if broken.Len() > 0 {
-		return nil, nil, fmt.Errorf("does not compile:\n%s", broken.String())
-	}
-	if runErr != nil && len(succeeded) == 0 {
-		return nil, nil, fmt.Errorf("go test: %w\n%s", runErr, out)
-	}
-	slices.Sort(succeeded)
-	slices.Sort(ran)
-	return succeeded, ran, nil
-}
-
-func moduleRoot(ctx context.Context) (string, error) {
-	out, err := goTool(ctx, ".", "list", "-m", "-f", "{{.Dir}}")
-	return strings.TrimSpace(string(out)), err
-}
-
-func goTool(ctx context.Context, dir string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = dir
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("go %s: %w\n%s", args[0], err, stderr.String())
-	}
-	return out, nil
 }

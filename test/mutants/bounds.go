@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+const (
+	kbsClient        = "kbs/client.go"
+	transportFrame   = "internal/transport/frame.go"
+	transportSession = "internal/transport/session.go"
+	transportStream  = "internal/transport/stream.go"
+	agentNetwork     = "internal/guest/agent/network.go"
+	agentSpec        = "internal/guest/agent/spec.go"
+	agentVolume      = "internal/guest/agent/volume.go"
+	agentContainer   = "internal/guest/agent/container.go"
+	agentSandbox     = "internal/guest/agent/sandbox.go"
+	agentLimit       = "internal/guest/agent/limit.go"
+	attackHost       = "transport.TestAttackHostFrames/"
+	attackGuest      = "transport.TestAttackGuestFrames/"
+	attackInterface  = "guest/agent.TestAttackInterface/"
+	attackRoute      = "guest/agent.TestAttackRoute/"
+	attackSpec       = "guest/agent.TestAttackSpec/"
+	attackVolumes    = "guest/agent.TestAttackVolumes/"
+	attackCreate     = "guest/agent.TestAttackCreate/"
+	attackSandbox    = "guest/agent.TestAttackSandbox/"
+	attackFrames     = "guest/agent.TestAttackFrames/"
+	simteeProtocol   = "attest/simtee/protocol.go"
+)
+
+var bounds = of(5,
+	// the broker, as the guest knows it
+	instead("the pinned certificate", "kbs/pin.go", "RootCAs:    roots,", "RootCAs:    roots, InsecureSkipVerify: true,",
+		"kbs.TestAttackBrokerWithAnotherKey", "kbs.TestAttackBrokerSignedByThePinnedLeaf"),
+	instead("the system's roots, where nothing is pinned", kbsClient, "&tls.Config{MinVersion: tls.VersionTLS12}", "&tls.Config{InsecureSkipVerify: true}",
+		"kbs.TestAttackUnpinnedBroker", "guest/cdh.TestAttackAnotherBroker"),
+	instead("the version of TLS", "kbs/pin.go", "MinVersion: tls.VersionTLS12", "MinVersion: tls.VersionTLS10",
+		"kbs.TestAttackOldTLS"),
+	instead("that there is TLS", kbsClient, `base.Scheme == "http" && !config.UnsafeHTTP`, "false",
+		"kbs.TestAttackPlainHTTP"),
+	instead("where a redirection leads", kbsClient, "http.ErrUseLastResponse }", "nil }",
+		"kbs.TestAttackRedirect"),
+	instead("how long an answer is", kbsClient, "io.LimitReader(response.Body, MaxResponseSize+1)", "response.Body",
+		"kbs.TestAttackEndlessAnswer"),
+	instead("whose time it is", "internal/guest/aa/service.go", "len(s.options.Config.Broker.PinnedCert) > 0 && ", "",
+		"guest/aa.TestAttackTimeFromUnpinnedBroker"),
+	instead("how often a guest attests", "internal/guest/aa/service.go", "!s.limiter.AllowN(asked, 1)", "false",
+		"guest/aa.TestAttackManyAttestations"),
+
+	// init-data's carriers
+	instead("how long the text becomes", "initdata/carrier.go", "io.LimitReader(zr, MaxSize+1)", "zr",
+		"initdata.TestAttackCompressionBomb"),
+
+	// the simulated processor, from both sides
+	instead("size of its certificate table", simteeProtocol, "case table > snp.MaxCertTableSize:", "case false:",
+		"attest/simtee.TestAttackResponse/a table beyond all bounds"),
+	instead("size of its report", simteeProtocol, "case r.Status == StatusOK && report != snp.ReportSize:", "case false:",
+		"attest/simtee.TestAttackResponse/a report of another size"),
+	instead("that a refusal is nothing else", simteeProtocol, "case r.Status != StatusOK && (report != 0 || table != 0):", "case false:",
+		"attest/simtee.TestAttackResponse/a refusal with a table"),
+	never("that it is its answer", simteeProtocol, "!bytes.Equal(header[:4], []byte(responseMagic))",
+		"attest/simtee.TestAttackResponse/another protocol"),
+	never("that it is a request", simteeProtocol, "string(b[:4]) != RequestMagic",
+		"attest/simtee.TestAttackRequest/another protocol"),
+	never("size of a request", simteeProtocol, "len(b) != RequestSize",
+		"attest/simtee.TestAttackRequest/more than a request"),
+	instead("version of a request", simteeProtocol, "v != version", "false",
+		"attest/simtee.TestAttackRequest/another version"),
+	never("VMPL of a request", simteeProtocol, "r.VMPL > MaxVMPL",
+		"attest/simtee.TestAttackRequest/a lower level than there is"),
+
+	// policies, whose text may be the host's
+	instead("what a policy may call", "policy/capabilities.go", "b.Nondeterministic || !slices.Contains(pure, namespace) || slices.Contains(refused, b.Name)", "false && namespace == \"\"",
+		"policy.TestAttackPolicyReachesOut/*"),
+	instead("what else a policy may call", "policy/capabilities.go", "|| slices.Contains(refused, b.Name)", "",
+		"policy.TestAttackPolicyReachesOut/crypto.parse private keys",
+		"policy.TestAttackPolicyReachesOut/json.match schema",
+		"policy.TestAttackPolicyReachesOut/strings.render template"),
+	instead("the clock", "policy/capabilities.go", "return options.Clock == nil", "return false",
+		"policy.TestAttackPolicyReachesOut/time.now ns"),
+	instead("that data is not the policy", "policy/policy.go", `Child(ast.String(name)) != nil`, `Child(ast.String(name)) == nil && false`,
+		"policy.TestAttackDataOverridesPolicy"),
+
+	// the stream between host and guest
+	instead("which frames there are", transportFrame, "case !known:", "case !known && false:",
+		attackHost+"unknown type"),
+	instead("streams that were never opened", transportSession, "f.stream > last {", "f.stream > last && false {",
+		attackHost+"data before open", attackGuest+"stream never opened"),
+	instead("that streams are numbered upwards", transportSession, "f.stream <= s.last", "false",
+		attackHost+"stream id goes back", attackHost+"stream id twice"),
+	instead("how many streams there are", transportSession, "len(s.streams) >= MaxStreams {", "len(s.streams) >= MaxStreams+1 {",
+		"transport.TestAttackManyStreams"),
+	instead("who opens streams", transportSession, `return violation("the guest opened a stream")`, "return nil",
+		attackGuest+"guest opens a stream"),
+	instead("that a stream is accepted once", transportSession, "if st.accepted {", "if false {",
+		attackGuest+"accepted twice"),
+	never("that a stream was accepted", transportSession, "s.open == nil && !st.isAccepted()",
+		attackGuest+"data before accept"),
+	instead("the window", transportStream, "case s.in.len()+int(s.consumed)+len(f.payload) > Window:", "case false:",
+		attackHost+"window exceeded"),
+	instead("the other side's window", transportStream, "n == 0 || uint64(s.window)+uint64(n) > Window", "n == 0",
+		attackHost+"window opened too far"),
+	instead("that a window opens", transportStream, "n == 0 || uint64(s.window)+uint64(n) > Window", "uint64(s.window)+uint64(n) > Window",
+		attackHost+"window of nothing"),
+	instead("data after the end", transportStream, "case s.eof:\n\t\t\treturn violation(\"data", "case false:\n\t\t\treturn violation(\"data",
+		attackHost+"data after close-write"),
+	instead("a second end", transportStream, "if s.eof {", "if false {",
+		attackHost+"close-write twice"),
+	crashes("that data is some", transportFrame, "(size == 0 || size > MaxPayload)", "size > MaxPayload",
+		attackHost+"empty data"),
+	crashes("the size of data", transportFrame, "(size == 0 || size > MaxPayload)", "size == 0",
+		attackHost+"payload too long"),
+
+	// the agent's connections
+	instead("which frames the server expects", agentLimit, "kind != frameRequest", "false",
+		attackFrames+"data on a unary call"),
+	instead("how many requests are in flight", agentLimit, "l.requests >= maxInFlight || l.size+int(length) > maxInFlightSize", "l.size+int(length) > maxInFlightSize",
+		attackFrames+"too many requests"),
+	instead("how large they are together", agentLimit, "l.requests >= maxInFlight || l.size+int(length) > maxInFlightSize", "l.requests >= maxInFlight",
+		attackFrames+"too heavy requests"),
+
+	// the pod's network
+	instead("the loopback's name", agentNetwork, `name != "lo" && `, "",
+		attackInterface+"loopback's name", attackRoute+"loopback device"),
+	never("the loopback's addresses", agentNetwork, "address.IsLoopback() || address.Is4() && address.As4()[0] == 127",
+		attackInterface+"loopback", attackInterface+"loopback network", attackInterface+"loopback v6",
+		attackRoute+"loopback gateway", attackRoute+"loopback source", attackRoute+"loopback source v6"),
+	never("addresses in another's notation", agentNetwork, "address.Is4In6()",
+		attackInterface+"mapped"),
+	never("routes to the loopback", agentNetwork, "dest.Bits() > 0 && (dest.Overlaps(loopback4) || dest.Overlaps(loopback6))",
+		attackRoute+"loopback", attackRoute+"part of loopback", attackRoute+"around loopback", attackRoute+"loopback v6"),
+	never("the hardware address", agentNetwork, `len(hardware) != 6 || hardware[0]&1 != 0 || hardware.String() == "00:00:00:00:00:00"`,
+		attackInterface+"zero hardware", attackInterface+"broadcast hardware", attackInterface+"long hardware"),
+	instead("an interface's flags", agentNetwork, "\tdefault:\n\t\treturn want, invalid(\"interface %s: flags", "\tcase 1 << 31:\n\t\treturn want, invalid(\"interface %s: flags",
+		attackInterface+"flags", attackInterface+"flags beside"),
+
+	// containers and the sandbox
+	instead("hooks", agentSpec, "len(hooks.CreateContainer)+len(hooks.StartContainer) > 0:", "len(hooks.CreateContainer)+len(hooks.StartContainer) > 1<<10:",
+		attackSpec+"prestart hook", attackSpec+"start hook"),
+	never("the guest's namespaces", agentSpec, `n.GetPath() != ""`,
+		attackSpec+"guest's namespace"),
+	instead("kernel settings", agentSpec, "case len(linux.Sysctl) > 0:", "case false:",
+		attackSpec+"sysctl"),
+	never("devices", agentSpec, "!defaultDevice(d.GetPath())",
+		attackSpec+"block device"),
+	instead("whether a mount is one of a device", agentSpec, "\tdefault:\n\t\treturn specs.Mount{}, invalid(\"mount %.200q: type", "\tcase \"none\":\n\t\treturn specs.Mount{}, invalid(\"mount %.200q: type",
+		attackSpec+"host's disk"),
+	instead("options of mounts", agentSpec, "\t\tdefault:\n\t\t\treturn specs.Mount{}, invalid(\"mount %.200q: option", "\t\tcase o == \"none\":\n\t\t\treturn specs.Mount{}, invalid(\"mount %.200q: option",
+		attackSpec+"shared", attackSpec+"with devices", attackSpec+"id mapped", attackSpec+"tmpfs option"),
+	instead("mounts over the kernel's file systems", agentSpec, `path == kernel || strings.HasPrefix(path, kernel+"/")`, `kernel == ""`,
+		attackSpec+"over proc", attackSpec+"over dev"),
+	instead("mounts over the root", agentSpec, ` && path != "/"`, "",
+		attackSpec+"over the root"),
+	instead("that paths are clean", agentSpec, "filepath.IsAbs(path) && filepath.Clean(path) == path", "filepath.IsAbs(path)",
+		attackSpec+"unclean"),
+	never("where a volume lies", agentVolume, `!ok || filepath.Clean(path) != path || len(path) > unix.PathMax-1`,
+		"guest/agent.TestAttackVolumeOfAnotherPlace"),
+	never("how deep a volume lies", agentVolume, "len(elements) > 2",
+		attackVolumes+"deep"),
+	never("the sandbox's own files", agentVolume, "path == filepath.Join(a.Dir, file)",
+		attackVolumes+"resolv.conf"),
+	instead("drivers of volumes", agentVolume, "\tdefault:\n\t\treturn invalid(\"storage driver", "\tcase \"none\":\n\t\treturn invalid(\"storage driver",
+		attackVolumes+"block device", attackVolumes+"scsi", attackVolumes+"virtio-fs", attackVolumes+"pmem", attackVolumes+"bind",
+		attackVolumes+"no driver"),
+	instead("volumes in volumes", agentVolume, `strings.HasPrefix(path, other+"/") || strings.HasPrefix(other, path+"/")`, "false",
+		"guest/agent.TestAttackVolumeInAVolume/below a volume", "guest/agent.TestAttackVolumeInAVolume/around a volume"),
+	instead("volumes in shared memory", agentVolume, `strings.HasPrefix(path, shared+"/")`, "shared == \"\"",
+		"guest/agent.TestAttackVolumeInAVolume/below the memory that all can write"),
+	passes("a container's name", agentContainer, `checkIdentifier("container id", r.ContainerId)`,
+		attackCreate+"a path as id"),
+	never("the sandbox's own name", agentContainer, "r.ContainerId == sandboxDir",
+		attackCreate+"the sandbox's name"),
+	instead("devices of the host", agentContainer, "case len(r.Devices) > 0:", "case false:",
+		attackCreate+"a device"),
+	instead("where an image is mounted", agentContainer, "image.MountPoint != want", "false && want == \"\"",
+		attackCreate+"an image elsewhere"),
+	instead("that there is one image", agentContainer, "if image != nil {\n\t\t\treturn nil, invalid(\"two", "if false {\n\t\t\treturn nil, invalid(\"two",
+		attackCreate+"two images"),
+	instead("guest hooks", agentSandbox, `case r.GuestHookPath != "":`, "case false:",
+		attackSandbox+"a hook"),
+	instead("kernel modules", agentSandbox, "case len(r.KernelModules) > 0:", "case false:",
+		attackSandbox+"a kernel module"),
+	instead("host names", agentSandbox, `case len(r.Hostname) > maxHostname || r.Hostname != "" && !domainName(r.Hostname, false):`, "case false:",
+		attackSandbox+"lines in its name"),
+	never("a second sandbox", agentSandbox, "a.sandbox != nil",
+		attackSandbox+"a second one"),
+	instead("what a name server's line may say", agentSandbox, "\t\tdefault:\n\t\t\terr = ", "\t\tcase \"\":\n\t\t\terr = ",
+		attackSandbox+"lines for hosts"),
+)

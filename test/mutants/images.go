@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+const (
+	pullReference = "internal/guest/pull/reference.go"
+	pullRegistry  = "internal/guest/pull/registry.go"
+	pullLayer     = "internal/guest/pull/layer.go"
+	pullManifest  = "internal/guest/pull/manifest.go"
+	unpackExtract = "internal/guest/unpack/extract.go"
+	unpackTree    = "internal/guest/unpack/tree.go"
+	unpackChild   = "internal/guest/unpack/child.go"
+	unpackSandbox = "internal/guest/unpack/sandbox.go"
+)
+
+var images = of(8,
+	// digests
+	instead("that a reference names a digest", pullReference, "if !strings.Contains(text, \"@\") {", "if false {",
+		"guest/pull.TestAttackTagInsteadOfDigest"),
+	instead("digest of manifest and configuration", pullRegistry, "got != d.Digest {", "false && got == \"\" {",
+		"guest/pull.TestAttackOtherManifest", "guest/pull.TestAttackOtherConfig"),
+	instead("digest of a layer's blob", pullLayer, "if err := compressed.is(l.blob.Digest); err != nil {\n\t\treturn err\n\t}\n\tif got", "\tif got",
+		"guest/pull.TestAttackOtherBlob"),
+	instead("digest of a layer's contents", pullLayer, "got != l.diffID {", "false && got == \"\" {",
+		"guest/pull.TestAttackOtherContents"),
+
+	// registries
+	never("plaintext under a public name", pullRegistry, "!local(s.ref.registry)",
+		"guest/pull.TestAttackPlaintextUnderPublicName"),
+	instead("credentials in the clear", pullRegistry, "if s.credential != nil {\n\t\treturn refuse(CodePlaintextRefused", "if false {\n\t\treturn refuse(CodePlaintextRefused",
+		"guest/pull.TestAttackCredentialsInTheClear"),
+	instead("the registry's certificate", pullRegistry, "RootCAs: roots, ", "InsecureSkipVerify: roots != nil, ",
+		"guest/pull.TestAttackUntrustedCertificate", "guest/pull.TestAttackExpiredCertificate"),
+	instead("when the registry's certificate ends", pullRegistry, "RootCAs: roots, Time: cfg.Now}", "RootCAs: roots}",
+		"guest/pull.TestAttackExpiredCertificate"),
+	instead("where a redirection leads", pullRegistry, "u.Scheme == \"https\" || s.own(u)", "u != nil",
+		"guest/pull.TestAttackRedirectIntoTheGuest", "guest/pull.TestAttackTokenFromTheGuest"),
+	instead("who gets the registry's token", pullRegistry, `auth != "" && s.own(target)`, `auth != ""`,
+		"guest/pull.TestAttackTokenToAnotherHost"),
+	instead("whose proxy it is", pullRegistry, "Proxy:                  func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },",
+		"Proxy: func(r *http.Request) (*url.URL, error) { _ = proxy; return httpproxy.FromEnvironment().ProxyFunc()(r.URL) },",
+		"guest/pull.TestAttackProxyFromTheEnvironment"),
+
+	// bounds of images
+	instead("size of documents", pullRegistry, "int64(len(text)) > limit", "false",
+		"guest/pull.TestAttackLargeManifest"),
+	never("number of layers", pullManifest, "len(d.Layers) > limits.Layers",
+		"guest/pull.TestAttackManyLayers"),
+	instead("size of an image", pullManifest, "if l.Size > left {", "if false {",
+		"guest/pull.TestAttackLargeImage"),
+	instead("what a layer becomes", pullLayer, "b.left < 0", "false",
+		"guest/pull.TestAttackCompressionBomb"),
+
+	// layers stay in their directory
+	instead("two dots in a name", unpackExtract, `if c == ".." {`, "if false {",
+		"guest/unpack.TestAttackTarDotDot", "guest/pull.TestAttackLayerOutOfItsDirectory"),
+	instead("that links lead nowhere else", unpackTree, "const beneath = unix.RESOLVE_IN_ROOT | ", "const beneath = ",
+		"guest/unpack.TestAttackTarThroughSymlink", "guest/unpack.TestAttackTarHardLinkOut"),
+	instead("whiteouts of dots", unpackExtract, `hidden == "" || hidden == "." || hidden == ".."`, "false",
+		"guest/unpack.TestAttackTarWhiteoutOfParent"),
+	instead("that a file is new", unpackExtract, `	if _, err := makeRoom(parent, base); err != nil {
+		return err
+	}
+	var file *os.File
+	err = patiently(func() error {
+		fd, err := unix.Openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)`,
+		`	var file *os.File
+	err = patiently(func() error {
+		fd, err := unix.Openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, 0o600)`,
+		"guest/unpack.TestAttackTarOverSymlink"),
+	instead("what a hard link is to", unpackExtract, "case was != isOther:", "case was != isOther && false:",
+		"guest/unpack.TestAttackTarHardLinkToDirectory"),
+	instead("devices in layers", unpackExtract, "\tcase tar.TypeBlock:\n\t\tx.stats.DevicesSkipped++\n\t\treturn nil", "\tcase tar.TypeBlock:\n\t\tx.stats.DevicesSkipped++\n\t\treturn x.fifo(path, h)",
+		"guest/unpack.TestAttackTarDevice"),
+	instead("attributes of overlayfs", unpackExtract, ` && !strings.HasPrefix(name, "user.overlay.")`, "",
+		"guest/unpack.TestAttackTarOverlayXattr"),
+	instead("that owners are", unpackExtract, "h.Uid < 0 || ", "",
+		"guest/unpack.TestAttackTarNegativeOwner"),
+
+	// bounds of layers
+	never("size of all files", unpackExtract, "h.Size > x.limits.Bytes-x.stats.Bytes",
+		"guest/unpack.TestAttackTarTooManyBytes"),
+	never("size of a file", unpackExtract, "h.Size > x.limits.FileBytes",
+		"guest/unpack.TestAttackTarFileTooLarge"),
+	instead("number of entries", unpackExtract, "x.stats.Entries > x.limits.Entries", "false",
+		"guest/unpack.TestAttackTarTooManyEntries"),
+	instead("depth of directories", unpackTree, "depth > t.limits.Depth", "false",
+		"guest/unpack.TestAttackTarTooDeep"),
+	never("length of names", unpackExtract, "len(name) > x.limits.PathBytes",
+		"guest/unpack.TestAttackTarLongName"),
+	instead("number of attributes", unpackExtract, "n > x.limits.Xattrs", "false",
+		"guest/unpack.TestAttackTarManyXattrs"),
+	never("size of attributes", unpackExtract, "len(value) > x.limits.XattrBytes",
+		"guest/unpack.TestAttackTarLargeXattr"),
+
+	// what unpacks has nothing
+	instead("the unpacker's network", unpackSandbox, "syscall.CLONE_NEWPID | syscall.CLONE_NEWNET", "syscall.CLONE_NEWPID",
+		"guest/unpack.TestAttackUnpackerNamespaces"),
+	instead("the unpacker's IPC", unpackSandbox, "syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS", "syscall.CLONE_NEWUTS",
+		"guest/unpack.TestAttackUnpackerNamespaces"),
+	instead("the unpacker's environment", unpackSandbox, "cmd.Env = []string{}", "cmd.Env = nil",
+		"guest/unpack.TestAttackUnpackerEnvironment"),
+	instead("the unpacker's descriptors", unpackChild, "err := closeInherited(); err != nil", "err := error(nil); err != nil",
+		"guest/unpack.TestAttackUnpackerInheritedDescriptor"),
+	instead("the unpacker's file systems", unpackChild, "if err := unix.Unmount(\".\", unix.MNT_DETACH); err != nil {", "if err := error(nil); err != nil {",
+		"guest/unpack.TestAttackUnpackerOtherFiles"),
+	instead("what the unpacker's mount can do", unpackChild, "if err := unix.Mount(\"\", \"/\", \"\", flags, \"\"); err != nil {", "if flags == 0 {\n\t\tvar err error",
+		"guest/unpack.TestAttackUnpackerOtherFiles"),
+	instead("the unpacker's capabilities", unpackChild, "{{Effective: low, Permitted: low}, {Effective: high, Permitted: high}}", "{{Effective: ^uint32(0), Permitted: ^uint32(0)}, {Effective: low & 0, Permitted: high}}",
+		"guest/unpack.TestAttackUnpackerCapabilities"),
+	instead("the unpacker's bounding set", unpackChild, "prctl(\"dropping a capability from the bounding set\", unix.PR_CAPBSET_DROP, c, 0)", "error(nil)",
+		"guest/unpack.TestAttackUnpackerBoundingSet"),
+	instead("the unpacker's new privileges", unpackChild, "prctl(\"setting no_new_privs\", unix.PR_SET_NO_NEW_PRIVS, 1, 0)", "error(nil)",
+		"guest/unpack.TestAttackUnpackerNewPrivileges"),
+)
