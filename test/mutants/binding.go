@@ -69,7 +69,6 @@ var binding = of(2,
 		"trustee/broker.TestAttackReplay/after a restart",
 		"trustee/broker.TestAttackReplayAtTheSameTime"),
 	never("that the session goes on", brokerSession, `!c.now().Before(s.expires)`,
-		"trustee/broker.TestAttackReplay/when the session is over", // its note of the nonce is gone then
 		"trustee/broker.TestAttackResource/an expired session"),
 	instead("whose key sealed the session", brokerSession, `hkdf.Key(sha256.New, c.secret, nil,`, `hkdf.Key(sha256.New, make([]byte, 32), nil,`,
 		"trustee/broker.TestAttackAttestation/cookie of another trustee"),

@@ -14,6 +14,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -53,7 +54,7 @@ func run(ctx context.Context, only string, jobs int, list bool) (passed, failed 
 	if err != nil {
 		return 0, 0, err
 	}
-	defer l.close()
+	defer func() { err = errors.Join(err, l.close()) }()
 	fmt.Printf("mutants: %d attacks in %d packages fail against the code as it is (%.0f s)\n", len(l.attacks), len(l.rooms), time.Since(start).Seconds())
 	var chosen []mutant
 	for _, m := range table {
