@@ -279,43 +279,42 @@ func TestModesAndPlaces(t *testing.T) {
 }
 
 func TestAttackKeyFileBelowTheDataDirectory(t *testing.T) {
-	base := t.TempDir()
-	data := filepath.Join(base, "data")
-	outside := filepath.Join(base, "outside")
-	for _, d := range []string{filepath.Join(data, "sub"), outside} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	symlink := func(to, at string) {
-		if err := os.Symlink(to, at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	symlink(data, filepath.Join(outside, "link"))
-	symlink(data, filepath.Join(base, "alias"))
-	if err := os.WriteFile(filepath.Join(data, "real.key"), []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	symlink(filepath.Join(data, "real.key"), filepath.Join(outside, "linked.key"))
-	symlink(filepath.Join(data, "not-yet.key"), filepath.Join(outside, "dangling.key"))
-	for name, o := range map[string]Options{
-		"at":                   {Dir: data, KeyFile: filepath.Join(data, "store.key")},
-		"below":                {Dir: data, KeyFile: filepath.Join(data, "sub", "store.key")},
-		"through ..":           {Dir: data, KeyFile: filepath.Join(outside, "..", "data", "store.key")},
-		"linked directory":     {Dir: data, KeyFile: filepath.Join(outside, "link", "sub", "store.key")},
-		"linked data":          {Dir: filepath.Join(base, "alias"), KeyFile: filepath.Join(data, "store.key")},
-		"linked file":          {Dir: data, KeyFile: filepath.Join(outside, "linked.key")},
-		"dangling linked file": {Dir: data, KeyFile: filepath.Join(outside, "dangling.key")},
+	for name, c := range map[string]struct{ dir, keyFile string }{ // below a directory of their own
+		"at":                   {"data", "data/store.key"},
+		"below":                {"data", "data/sub/store.key"},
+		"through ..":           {"data", "outside/../data/store.key"},
+		"linked directory":     {"data", "outside/link/sub/store.key"},
+		"linked data":          {"alias", "data/store.key"},
+		"linked file":          {"data", "outside/linked.key"},
+		"dangling linked file": {"data", "outside/dangling.key"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			base := t.TempDir()
+			data, outside := filepath.Join(base, "data"), filepath.Join(base, "outside")
+			key := filepath.Join(data, "real.key")
+			if err := errors.Join(
+				os.MkdirAll(filepath.Join(data, "sub"), 0o700),
+				os.Mkdir(outside, 0o700),
+				os.Symlink(data, filepath.Join(outside, "link")),
+				os.Symlink(data, filepath.Join(base, "alias")),
+				os.WriteFile(key, []byte(keyPrefix+strings.Repeat("A", 43)+"\n"), 0o600),
+				os.Symlink(key, filepath.Join(outside, "linked.key")),
+				os.Symlink(filepath.Join(data, "not-yet.key"), filepath.Join(outside, "dangling.key")),
+			); err != nil {
+				t.Fatal(err)
+			}
+			o := Options{Dir: base + "/" + c.dir, KeyFile: base + "/" + c.keyFile}
 			if s, err := Open(t.Context(), o); err == nil {
 				s.Close()
 				t.Error("accepted")
 			}
 		})
 	}
-	open(t, Options{Dir: data, KeyFile: filepath.Join(data, "accepted.key"), UnsafeKeyBesideData: true})
+}
+
+func TestKeyFileBelowTheDataDirectoryAccepted(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	open(t, Options{Dir: data, KeyFile: filepath.Join(data, "store.key"), UnsafeKeyBesideData: true})
 }
 
 func TestAnotherKeyIsTold(t *testing.T) {
