@@ -47,6 +47,9 @@ var bounds = of(5,
 	instead("how long the text becomes", "initdata/carrier.go", "io.LimitReader(zr, MaxSize+1)", "zr",
 		"initdata.TestAttackCompressionBomb"),
 
+	passes("how deep the text is", "initdata/initdata.go", "flat(raw)",
+		"initdata.TestAttackDeepText/*"),
+
 	// the simulated processor, from both sides
 	instead("size of its certificate table", simteeProtocol, "case table > snp.MaxCertTableSize:", "case false:",
 		"attest/simtee.TestAttackResponse/a table beyond all bounds"),
@@ -107,6 +110,40 @@ var bounds = of(5,
 		attackHost+"empty data"),
 	crashes("the size of data", transportFrame, "(size == 0 || size > MaxPayload)", "size == 0",
 		attackHost+"payload too long"),
+
+	// the trustee
+	instead("how many intermediates are looked at", snpChain, "len(asks) < maxSuppliedASKs", "len(asks) < 1<<10",
+		"attest/snp.TestAttackManyIntermediates/2 before the right one"),
+	instead("under what a chain is remembered", snpChain, "chainKey(asked, kind, endorsing, came), c)",
+		"chainKey(asked, kind, endorsing, fmt.Appendf(came, \"%x\", supplied)), c)",
+		"attest/snp.TestAttackForgettingChains"),
+	instead("how many connections are open", "cmd/nacre-trustee/serve.go", "LimitListener(listener, s.MaxConnections)",
+		"LimitListener(listener, s.MaxConnections+1<<10)",
+		"cmd/nacre-trustee.TestAttackManyConnections"),
+	instead("how long a request for a challenge is", brokerAttest, "c.limit = min(c.limit, kbs.MaxRequestSize)", "c.limit = max(c.limit, 0)",
+		"trustee/broker.TestAttackLongRequestForAChallenge"),
+	instead("how long a token is", brokerAttest, "err == nil && len(token) > maxToken", "err == nil && false",
+		"trustee/broker.TestAttackTokenTooLongForAHeader"),
+	instead("that all is read before others wait", brokerAttest, `	body, err := c.body()
+	if err != nil {
+		return nil, err
+	}
+	free, err := b.slot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+`, `	free, err := b.slot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	body, err := c.body()
+	if err != nil {
+		return nil, err
+	}
+`,
+		"trustee/broker.TestAttackKeepingASlot"),
 
 	// the agent's connections
 	instead("which frames the server expects", agentLimit, "kind != frameRequest", "false",
@@ -179,6 +216,24 @@ var bounds = of(5,
 		attackSandbox+"a kernel module"),
 	instead("host names", agentSandbox, `case len(r.Hostname) > maxHostname || r.Hostname != "" && !domainName(r.Hostname, false):`, "case false:",
 		attackSandbox+"lines in its name"),
+	instead("names of the loopback", agentSandbox, `lower == "localhost" || strings.HasPrefix(lower, "ip6-")`, `lower == ""`,
+		"guest/agent.TestAttackHostname"),
+	instead("names of other hosts", agentSandbox, `strings.Contains(name, ".") || `, "",
+		"guest/agent.TestAttackHostname"),
+	instead("name servers that vouch for their answers", agentSandbox, `strings.HasPrefix(w, "trust-ad")`, `w == ""`,
+		"guest/agent.TestAttackTrustedAnswers"),
+	never("what is masked in a container", agentSpec, `!strings.HasPrefix(p, "/proc/") && !strings.HasPrefix(p, "/sys/")`,
+		"guest/agent.TestAttackMaskedImage"),
+	instead("packet sockets", "internal/guest/agent/seccomp.go", "{unix.AF_UNIX, unix.AF_INET6, unix.AF_NETLINK}",
+		"{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}",
+		"guest/agent.TestAttackPacketSocket"),
+	instead("sockets to the host", "internal/guest/agent/seccomp.go", "{unix.AF_UNIX, unix.AF_INET6, unix.AF_NETLINK}",
+		"{unix.AF_UNIX, unix.AF_INET6, unix.AF_NETLINK, unix.AF_VSOCK}",
+		"guest/agent.TestAttackVsockInWideArgument"),
+	instead("addresses past the policy", "internal/guest/boot/lockdown.go", "net/ipv6/conf/*/accept_ra", "net/ipv6/conf/all/accept_ra",
+		"guest/boot.TestAttackRouterAdvertisement"),
+	instead("options of volumes", agentVolume, "\t\tdefault:\n\t\t\terr = errors.New(\"not known\")", "",
+		attackVolumes+"option"),
 	never("a second sandbox", agentSandbox, "a.sandbox != nil",
 		attackSandbox+"a second one"),
 	instead("what a name server's line may say", agentSandbox, "\t\tdefault:\n\t\t\terr = ", "\t\tcase \"\":\n\t\t\terr = ",

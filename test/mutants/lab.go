@@ -17,6 +17,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const module = "github.com/nacre-project/nacre"
@@ -38,14 +40,16 @@ type lab struct {
 	attacks map[string]bool
 }
 
-// room is a package that holds attacks, with all that its tests link.
+// room is a package that holds attacks, with all that its tests link, and what of it they come by.
 type room struct {
-	path string
-	deps map[string]bool
+	path    string
+	deps    map[string]bool
+	reached reach
 }
 
-// openLab finds the attacks, and makes sure that all of them fail against the code as it is.
-func openLab(ctx context.Context) (*lab, error) {
+// openLab finds the attacks, makes sure that all of them fail against the code as it is, and notes what they come by. It runs some
+// packages at a time.
+func openLab(ctx context.Context, jobs int) (*lab, error) {
 	l := &lab{attacks: map[string]bool{}}
 	var err error
 	if l.scratch, err = os.MkdirTemp("", "nacre-mutants-"); err != nil {
@@ -62,25 +66,52 @@ func openLab(ctx context.Context) (*lab, error) {
 	if err := l.findRooms(ctx); err != nil {
 		return nil, errors.Join(err, l.close())
 	}
-	packages := make([]string, len(l.rooms))
-	for i, r := range l.rooms {
-		packages[i] = r.path
-	}
-	o, err := l.attack(ctx, "", packages)
-	if err == nil && len(o.succeeded) > 0 {
-		err = fmt.Errorf("attacks succeed without any mutant: %s", strings.Join(o.succeeded, "; "))
-	}
+	outcomes, err := l.attackAll(ctx, jobs)
 	if err != nil {
 		return nil, errors.Join(err, l.close())
 	}
-	for _, name := range o.ran {
-		l.attacks[name] = true
+	var rooms []room
+	for i, o := range outcomes {
+		if len(o.succeeded) > 0 {
+			err := fmt.Errorf("attacks succeed without any mutant: %s", strings.Join(o.succeeded, "; "))
+			return nil, errors.Join(err, l.close())
+		}
+		for _, name := range o.ran {
+			l.attacks[name] = true
+		}
+		// A package all of whose attacks were skipped, as those that boot machines are in a short run, is not asked again.
+		if len(o.ran) > 0 {
+			rooms = append(rooms, l.rooms[i])
+		}
 	}
-	// A package all of whose attacks were skipped, as those that boot machines are in a short run, is not asked again.
-	l.rooms = slices.DeleteFunc(l.rooms, func(r room) bool {
-		return !slices.ContainsFunc(o.ran, func(name string) bool { return strings.HasPrefix(name, short(r.path)+".") })
-	})
+	l.rooms = rooms
 	return l, nil
+}
+
+// attackAll runs all attacks against the code as it is, package by package, and notes what they come by.
+func (l *lab) attackAll(ctx context.Context, jobs int) ([]outcome, error) {
+	outcomes := make([]outcome, len(l.rooms))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(jobs)
+	for i := range l.rooms {
+		group.Go(func() (err error) {
+			r := &l.rooms[i]
+			profile := filepath.Join(l.scratch, fmt.Sprintf("reached-%d", i))
+			var ours []string
+			for d := range r.deps {
+				if strings.HasPrefix(d, module+"/") {
+					ours = append(ours, d)
+				}
+			}
+			slices.Sort(ours)
+			outcomes[i], err = l.attack(ctx, r.path, "-coverprofile="+profile, "-coverpkg="+strings.Join(ours, ","))
+			if err == nil {
+				r.reached, err = readReach(profile)
+			}
+			return err
+		})
+	}
+	return outcomes, group.Wait()
 }
 
 func (l *lab) close() error { return os.RemoveAll(l.scratch) }
@@ -116,17 +147,11 @@ func (l *lab) try(ctx context.Context, m mutant) error {
 	if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
 		return err
 	}
-	changed := l.owner(m.file)
-	var touched []string
-	for _, r := range l.rooms {
-		if r.deps[changed] {
-			touched = append(touched, r.path)
-		}
+	touched, err := l.touched(m.file, text, bytes.Index(text, []byte(m.old)))
+	if err != nil {
+		return err
 	}
-	if len(touched) == 0 {
-		return fmt.Errorf("no attack links %s", changed)
-	}
-	o, err := l.attack(ctx, overlayFile, touched)
+	o, err := l.attack(ctx, touched, "-overlay="+overlayFile)
 	if c, ok := errors.AsType[*crash](err); m.crash && ok && (c.attack == want[0] || strings.HasPrefix(want[0], c.attack+"/")) {
 		return nil
 	}
@@ -137,6 +162,31 @@ func (l *lab) try(ctx context.Context, m mutant) error {
 		return errors.New("no attack ends the process")
 	}
 	return difference(o.succeeded, want)
+}
+
+// touched lists the packages whose attacks may notice a change at an offset of a file: those that link its package, but for those that
+// never come by the function in which it is.
+func (l *lab) touched(file string, text []byte, offset int) (string, error) {
+	changed := l.owner(file)
+	var linking, coming []string
+	first, last := enclosing(file, text, offset)
+	for _, r := range l.rooms {
+		if r.deps[changed] {
+			linking = append(linking, r.path)
+			if r.reached.comesBy(module+"/"+file, first, last) {
+				coming = append(coming, r.path)
+			}
+		}
+	}
+	if len(linking) == 0 {
+		return "", fmt.Errorf("no attack links %s", changed)
+	}
+	// What runs in a process of its own leaves no trace. So it is with what nobody comes by, and with this package, whose child is the
+	// same program again.
+	if len(coming) == 0 || changed == module+"/internal/guest/unpack" {
+		coming = linking
+	}
+	return strings.Join(coming, " "), nil
 }
 
 // expand replaces the names that have a "*" in them by the attacks that they stand for.
@@ -243,7 +293,7 @@ func (l *lab) findRooms(ctx context.Context) error {
 		}
 	}
 	for _, path := range holds {
-		l.rooms = append(l.rooms, room{path, deps[path]})
+		l.rooms = append(l.rooms, room{path: path, deps: deps[path]})
 	}
 	if len(l.rooms) == 0 {
 		return errors.New("no package holds a TestAttack function")
@@ -254,13 +304,10 @@ func (l *lab) findRooms(ctx context.Context) error {
 // outcome is what a run of attacks came to: which there were, and which succeeded (their tests failed), both sorted.
 type outcome struct{ ran, succeeded []string }
 
-// attack runs the attacks of packages, with an overlay if it is not "". A test that does not compile, panics or hangs is an error.
-func (l *lab) attack(ctx context.Context, overlay string, packages []string) (outcome, error) {
+// attack runs the attacks of packages, with further flags of the go command. A test that does not compile, panics or hangs is an error.
+func (l *lab) attack(ctx context.Context, packages string, flags ...string) (outcome, error) {
 	args := []string{"test", "-short", "-vet=off", "-p=1", "-timeout=" + timeout, "-json", "-run=^TestAttack"}
-	if overlay != "" {
-		args = append(args, "-overlay="+overlay)
-	}
-	cmd := l.command(ctx, append(args, packages...)...)
+	cmd := l.command(ctx, slices.Concat(args, flags, strings.Fields(packages))...)
 	out, runErr := cmd.Output()
 	if ctx.Err() != nil {
 		return outcome{}, ctx.Err()

@@ -50,7 +50,7 @@ func run(ctx context.Context, only string, jobs int, list bool) (passed, failed 
 		return 0, 0, err
 	}
 	start := time.Now()
-	l, err := openLab(ctx)
+	l, err := openLab(ctx, max(jobs, 1))
 	if err != nil {
 		return 0, 0, err
 	}

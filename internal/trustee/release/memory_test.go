@@ -35,6 +35,7 @@ func TestAttackRememberedDecision(t *testing.T) {
 		"another plugin":              {Plugin: "other", Path: []string{"db", "password", "1"}},
 		"the same with a query":       {Plugin: "resource", Path: []string{"db", "password", "1"}, Query: map[string]string{"a": "b"}},
 		"the same in fewer segments":  {Plugin: "resource", Path: []string{"db", "password\x011"}},
+		"the same, cut elsewhere":     {Plugin: "resource", Path: []string{"d", "bpassword", "1"}},
 		"the plugin as a segment":     {Path: []string{"resource", "db", "password", "1"}},
 		"nothing, and a query":        {Query: map[string]string{"": ""}},
 		"the first segment in plugin": {Plugin: "resource\x02db", Path: []string{"password", "1"}},
