@@ -44,6 +44,9 @@ const maxToken = 256 << 10
 // auth answers with a challenge. All that it knows afterwards is in the client's cookie.
 func (b *Broker) auth(ctx context.Context, c *call) (*reply, error) {
 	b.metrics.auths.Inc()
+	if err := b.admit(c); err != nil {
+		return nil, err
+	}
 	c.limit = min(c.limit, kbs.MaxRequestSize)
 	body, err := c.body()
 	if err != nil {
@@ -105,6 +108,9 @@ func (b *Broker) session(c *call) (session, error) {
 // attest turns evidence into a token.
 func (b *Broker) attest(ctx context.Context, c *call) (*reply, error) {
 	b.metrics.attests.Inc()
+	if err := b.admit(c); err != nil {
+		return nil, err
+	}
 	s, err := b.session(c)
 	if err != nil {
 		return nil, err
@@ -159,10 +165,7 @@ func (b *Broker) slot(ctx context.Context) (free func(), err error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-timer.C:
-		f := fail(http.StatusServiceUnavailable, variantAttestation, codeBusy,
-			"too many attestations at the same time; try again")
-		f.retryAfter = time.Second
-		return nil, f
+		return nil, busy("too many attestations at the same time; try again")
 	}
 }
 

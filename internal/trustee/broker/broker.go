@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -57,7 +58,8 @@ type Config struct {
 	ReferenceValueLifetime time.Duration
 	BodyLimit              int64 // bytes
 	MaxAttests             int   // verified at the same time
-	SimulatedRoots         int   // how many are trusted, for /metrics
+	Limits                 Limits
+	SimulatedRoots         int // how many are trusted, for /metrics
 	// UnsafePlainHTTP sends the cookie without the attribute Secure, because without TLS clients would not return it.
 	UnsafePlainHTTP bool
 	Now             func() time.Time
@@ -113,6 +115,8 @@ type Broker struct {
 	refused   *audit.Budget                           // of records of refused evidence
 	denied    *audit.Budget                           // of records of refusals to the holder of a token
 	slots     chan struct{}
+	limits    limits
+	draining  atomic.Bool
 	metrics   *metrics
 	log       *slog.Logger
 	logged    *rate.Limiter // lines about refused requests
@@ -133,6 +137,7 @@ func New(ctx context.Context, c Config) (*Broker, error) {
 		sessionLifetime: c.SessionLifetime, tokenLifetime: c.TokenLifetime, bodyLimit: c.BodyLimit,
 		secureCookie: !c.UnsafePlainHTTP, now: c.Now, log: c.Log,
 		logged: rate.NewLimiter(refusalLines, refusalLineBurst), metrics: newMetrics(c.SimulatedRoots),
+		limits: newLimits(c.Limits),
 	}
 	if b.now == nil {
 		b.now = time.Now
@@ -179,7 +184,7 @@ func New(ctx context.Context, c Config) (*Broker, error) {
 	if b.denied, err = audit.NewBudget(deniedTokens, deniedLimit, max(b.tokenLifetime, refusedPeriod)); err != nil {
 		return nil, err
 	}
-	b.router = &router{authenticate: c.Admin.Authenticate, plugins: b.plugin}
+	b.router = &router{authenticate: c.Admin.Authenticate, admit: b.admit, plugins: b.plugin}
 	b.register()
 	return b, nil
 }
@@ -211,6 +216,7 @@ func (b *Broker) register() {
 	r.public(http.MethodGet, "/healthz", func(context.Context, *call) (*reply, error) {
 		return &reply{contentType: "text/plain"}, nil
 	})
+	r.public(http.MethodGet, "/readyz", func(context.Context, *call) (*reply, error) { return b.ready() })
 	r.public(http.MethodGet, "/metrics", func(context.Context, *call) (*reply, error) { return b.metrics.text() })
 	r.public(http.MethodGet, "/.well-known/jwks.json", func(context.Context, *call) (*reply, error) {
 		return &reply{contentType: typeJSON, body: b.jwks}, nil

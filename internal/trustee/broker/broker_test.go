@@ -719,7 +719,7 @@ func TestAttackRoutesWithoutAuthentication(t *testing.T) {
 	s := start(t)
 	s.provision()
 	open := map[string]bool{
-		"GET /healthz": true, "GET /metrics": true, "GET /.well-known/jwks.json": true,
+		"GET /healthz": true, "GET /readyz": true, "GET /metrics": true, "GET /.well-known/jwks.json": true,
 		"POST /kbs/v0/auth": true, "POST /kbs/v0/attest": true, // these two authenticate by challenge and evidence
 	}
 	guest := s.token(s.attempt())

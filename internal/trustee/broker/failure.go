@@ -52,6 +52,8 @@ const (
 	codeBadPolicy        = "bad_policy"
 	codePolicyError      = "policy_error"
 	codeBusy             = "busy"
+	codeRateLimited      = "rate_limited"
+	codeDraining         = "draining"
 	codeInternal         = "internal"
 )
 

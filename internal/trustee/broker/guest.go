@@ -180,12 +180,12 @@ func (b *Broker) guest(ctx context.Context, c *call) (*guest, error) {
 		return nil, err
 	}
 	if err == nil {
-		g, err := b.verifyToken(token)
+		g, err := b.verifyToken(c, token)
 		if err == nil || bearer == "" {
 			return g, err
 		}
 	}
-	return b.verifyToken(bearer)
+	return b.verifyToken(c, bearer)
 }
 
 // sessionToken returns the token of the session that a request's cookie names.
@@ -209,13 +209,17 @@ func (b *Broker) sessionToken(ctx context.Context, c *call) (string, error) {
 }
 
 // verifyToken verifies a token. Tokens seen before are remembered; only the clock can have changed since.
-func (b *Broker) verifyToken(compact string) (*guest, error) {
+func (b *Broker) verifyToken(c *call, compact string) (*guest, error) {
 	now := b.now()
 	if g, ok := b.tokens.Get(compact); ok {
 		if !now.Before(g.expires) {
 			return nil, tokenFailure(ear.ErrExpired)
 		}
+		c.known = true
 		return g, nil
+	}
+	if err := b.admit(c); err != nil {
+		return nil, err
 	}
 	token, claims, err := ear.Verify(compact, b.keys, now, ear.Options{})
 	if err != nil {
@@ -228,6 +232,7 @@ func (b *Broker) verifyToken(compact string) (*guest, error) {
 	if len(compact) <= rememberedTokenMax {
 		b.tokens.Add(compact, g)
 	}
+	c.known = true
 	return g, nil
 }
 

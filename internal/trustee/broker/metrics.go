@@ -38,6 +38,8 @@ type metrics struct {
 	resourceDeletes   prometheus.Counter
 	refusals          *prometheus.CounterVec
 	unlogged          prometheus.Counter
+	limited           *prometheus.CounterVec
+	limitedBodies     prometheus.Counter // of limited
 }
 
 func newMetrics(simulatedRoots int) *metrics {
@@ -82,6 +84,9 @@ func newMetrics(simulatedRoots int) *metrics {
 	m.resourceDeletes = counter("kbs_resource_deletes_total", "Resources deleted.")
 	m.refusals = counters("nacre_refusals_total", "Requests refused, by code.", "code")
 	m.unlogged = counter("nacre_refusals_unlogged_total", "Requests refused without a log line, because too many were.")
+	m.limited = counters("nacre_limited_total",
+		"Requests and connections turned away, by the limit that was reached.", "limit")
+	m.limitedBodies = m.limited.WithLabelValues(limitBodies)
 	roots := prometheus.NewGauge(prometheus.GaugeOpts{Name: "nacre_simulated_roots",
 		Help: "Simulated roots that are trusted. Anything but 0 is for development only."})
 	roots.Set(float64(simulatedRoots))

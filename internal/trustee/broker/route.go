@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"runtime/debug"
 	"slices"
@@ -16,7 +17,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/nacre-project/nacre/internal/trustee/admin"
+	"github.com/nacre-project/nacre/internal/trustee/limit"
 	"github.com/nacre-project/nacre/kbs"
 )
 
@@ -28,6 +32,12 @@ type call struct {
 	// rest is the path after a route that ends in "/".
 	rest string
 	w    http.ResponseWriter
+
+	client  netip.Prefix       // who asks, as far as an address tells
+	known   bool               // the caller has shown a token or an administrator's key
+	bodies  *limit.Shares      // memory for bodies
+	held    int64              // bytes of it that this request has
+	limited prometheus.Counter // bodies for which there was none
 }
 
 // body reads the request's body, at most the limit.
@@ -36,7 +46,7 @@ func (c *call) body() ([]byte, error) {
 	if n := c.http.ContentLength; n > 0 && n <= c.limit {
 		body.Grow(int(min(n, readAhead)) + bytes.MinRead)
 	}
-	if _, err := body.ReadFrom(http.MaxBytesReader(c.w, c.http.Body, c.limit)); err != nil {
+	if _, err := body.ReadFrom(&metered{Reader: http.MaxBytesReader(c.w, c.http.Body, c.limit), call: c}); err != nil {
 		return nil, fmt.Errorf("read the body: %w", err)
 	}
 	return body.Bytes(), nil
@@ -107,6 +117,7 @@ type route struct {
 // router finds the handler of a request. It changes no path and redirects nobody.
 type router struct {
 	authenticate func(token string) (admin.Identity, error)
+	admit        func(*call) error // or who must wait first
 	routes       []route
 	plugins      publicHandler // everything else below the protocol's prefix
 }
@@ -135,11 +146,15 @@ func (r *router) administrators(method, pattern string, h adminHandler) {
 
 // administrator authenticates the caller of an administrators' request.
 func (r *router) administrator(c *call) (admin.Identity, error) {
+	if err := r.admit(c); err != nil {
+		return admin.Identity{}, err
+	}
 	who, err := r.authenticate(c.bearer())
 	if err != nil {
 		return admin.Identity{}, fail(http.StatusUnauthorized, variantAdmin, codeNotAdmin,
 			"admin access denied: the token is not one of an administrator's; the trustee's log says why").because(err)
 	}
+	c.known = true
 	return who, nil
 }
 
@@ -184,7 +199,9 @@ func methodNotAllowed(method, allow string) *failure {
 // ServeHTTP answers one request.
 func (b *Broker) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	start := time.Now()
-	c := &call{http: req, id: newRequestID(), limit: b.bodyLimit, w: w}
+	c := &call{http: req, id: newRequestID(), limit: b.bodyLimit, w: w, bodies: b.limits.bodies,
+		limited: b.metrics.limitedBodies,
+		client:  b.limits.origin.Client(req.RemoteAddr, req.Header["X-Forwarded-For"])}
 	ctx := WithRequestID(req.Context(), c.id)
 	b.metrics.active.Inc()
 	defer b.metrics.active.Dec()
@@ -197,6 +214,7 @@ func (b *Broker) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if err != nil {
 		f := asFailure(err)
 		status = f.status
+		b.charge(c, f)
 		answer = b.refuse(ctx, c, f, header)
 	}
 	if answer.cookie != nil {
@@ -222,6 +240,11 @@ func (b *Broker) dispatch(ctx context.Context, c *call) (answer *reply, err erro
 		return nil, err
 	}
 	c.rest = rest
+	leave, err := b.enter(c)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	return handle(ctx, c)
 }
 
@@ -234,7 +257,7 @@ func (b *Broker) refuse(ctx context.Context, c *call, f *failure, header http.He
 	// Anybody can be refused as often as he likes, with 503 too; that must not fill the disk that logs are kept on.
 	if f.status == http.StatusInternalServerError || b.logged.Allow() {
 		b.log.LogAttrs(ctx, level, "refused", slog.String("method", c.http.Method),
-			slog.String("path", clip(c.http.URL.Path)),
+			slog.String("path", clip(c.http.URL.Path)), slog.String("client", c.client.String()),
 			slog.Int("status", f.status), slog.String("code", f.code), slog.String("cause", f.Error()))
 	} else {
 		b.metrics.unlogged.Inc()
