@@ -56,7 +56,7 @@ mutants: ## remove each check behind an invariant in turn; exactly its attack mu
 .PHONY: bench
 bench: build ## benchmarks against their floors: bench.json, and the table in the README
 	@$(GO) build $(GOFLAGS_BIN) -o build/bin/nacre-floor ./internal/bench/floor/nacre-floor
-	@build/bin/nacre bench --dir build/bench --simtee-dir build/bench-simtee -o bench.json --readme README.md
+	@build/bin/nacre bench floor --dir build/bench --simtee-dir build/bench-simtee -o bench.json --readme README.md
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint

@@ -11,6 +11,9 @@ import (
 	"strings"
 )
 
+// Machine names what this program runs on, in one line.
+func Machine() string { return machineLine("") }
+
 // machineLine names what the figures were taken on, in one line. Accel is what executes guests, empty when none was
 // started.
 func machineLine(accel string) string {

@@ -17,6 +17,15 @@ import (
 )
 
 func newBench() *cobra.Command {
+	group := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure Nacre: against its floor, or a trustee under load",
+	}
+	group.AddCommand(newBenchFloor(), newBenchLoad())
+	return group
+}
+
+func newBenchFloor() *cobra.Command {
 	var (
 		h           host
 		options     bench.Options
@@ -25,9 +34,9 @@ func newBench() *cobra.Command {
 		out, readme string
 	)
 	c := &cobra.Command{
-		Use:   "bench [-o bench.json] [--readme README.md]",
+		Use:   "floor [-o bench.json] [--readme README.md]",
 		Short: "Measure Nacre on this machine, against what cannot cost less",
-		Long: `bench measures what a request costs the trustee, what a guest takes to start and to live, and what Nacre adds
+		Long: `bench floor measures what a request costs the trustee, what a guest takes to start and to live, and what Nacre adds
 to a bare boot, each in the same run as its floor: a program that does the unavoidable part and nothing else. It
 prints a table; no figure makes it fail.`,
 		Args: cobra.NoArgs,
