@@ -11,6 +11,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/nacre-project/nacre/kbs"
+	"github.com/nacre-project/nacre/sealed"
 )
 
 // maxConfig caps the text of cdh.toml. The init-data that carries it is capped as a whole.
@@ -27,6 +28,8 @@ type Config struct {
 	// Broker is how to reach the broker; its URL is "" when there is none.
 	Broker kbs.ClientConfig
 	Image  Image
+	// Sealed says whose sealed secrets are opened; the zero value opens none.
+	Sealed sealed.Pins
 }
 
 // Image is how images are pulled.
@@ -112,6 +115,10 @@ func parseConfig(text []byte) (Config, error) {
 			return Config{}, errors.New("[kbc] has no url")
 		}
 		config.Broker = kbs.ClientConfig{URL: kbc.URL, PinnedCert: []byte(kbc.Cert), UnsafeHTTP: kbc.UnsafeHTTP}
+	}
+	var err error
+	if config.Sealed, err = parseSealed(text); err != nil {
+		return Config{}, err
 	}
 	return config, nil
 }

@@ -19,7 +19,7 @@ func TestParseConfig(t *testing.T) {
 		{"nothing", "", Config{}, ""},
 		{"a stock file", `
 socket = "unix:///run/confidential-containers/cdh.sock"
-skip_sealed_secret_verification = true
+skip_sealed_secret_verification = false
 [kbc]
 name = "cc_kbc"
 url = "https://broker:8080"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cdh is the guest's confidential data hub: it fetches resources from the broker for what runs in the pod.
+// Package cdh is the guest's confidential data hub: it fetches resources from the broker for what runs in the pod, and opens
+// the sealed secrets that the host hands to it.
 //
 // It trusts the broker that the measured configuration names, and the attestation agent for the token and the key. A
 // resource goes from the broker's envelope into the caller's hands and is not kept. The path comes from a workload, is
@@ -10,6 +11,8 @@
 // A refusal says what the broker said: its code, its words, and the request id under which its owner finds the rest.
 // It is not retried. A token that is not taken any more is replaced once.
 //
-// Sealed secrets, secure mounts, image pulls for other processes and layer keys belong to the stock protocol, and are
-// not served.
+// A sealed secret says of itself who signed it. Which keys may have is what the measured configuration pins, in
+// [sealed_secrets]; without it none is opened.
+//
+// Secure mounts, image pulls for other processes and layer keys belong to the stock protocol, and are not served.
 package cdh

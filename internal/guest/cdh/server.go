@@ -18,43 +18,67 @@ import (
 // maxResource is what fits into a ttrpc message of 4 MiB, with room for the rest of it.
 const maxResource = 4<<20 - 1<<10
 
-// Server answers GetResource of the stock hub's protocol. Its other services are not registered: who calls them is
-// told that they are not supported, as by a stock hub without them.
+// What a stock hub says first of a failure; callers match it.
+const (
+	getFailed    = "Get Resource failed"
+	unsealFailed = "Unseal Secret failed"
+)
+
+// Server answers GetResource and UnsealSecret of the stock hub's protocol. Its other services are not registered: who
+// calls them is told that they are not supported, as by a stock hub without them.
 type Server struct{ service *Service }
 
-var _ api.GetResourceServiceService = (*Server)(nil)
+var (
+	_ api.GetResourceServiceService  = (*Server)(nil)
+	_ api.SealedSecretServiceService = (*Server)(nil)
+)
 
-// Register adds the service to a ttrpc server.
+// Register adds the services to a ttrpc server.
 func (s *Service) Register(server *ttrpc.Server) {
 	api.RegisterGetResourceServiceService(server, &Server{s})
+	api.RegisterSealedSecretServiceService(server, &Server{s})
 }
 
 // GetResource fetches the resource that a URI names.
 func (s *Server) GetResource(ctx context.Context, request *api.GetResourceRequest) (*api.GetResourceResponse, error) {
 	uri, err := kbs.ParseResourceURI(request.GetResourcePath())
 	if err != nil {
-		return nil, refusal(&Error{Kind: Invalid, Code: CodePathInvalid, Doing: "reading the name of the resource", Err: err})
+		return nil, refusal(getFailed, &Error{Kind: Invalid, Code: CodePathInvalid, Doing: "reading the name of the resource", Err: err})
 	}
 	value, err := s.service.Resource(ctx, uri)
 	if err != nil {
-		return nil, refusal(err)
+		return nil, refusal(getFailed, err)
 	}
 	if value.Len() > maxResource {
 		defer value.Wipe()
-		return nil, status.Errorf(codes.ResourceExhausted, "[CDH] [ERROR]: Get Resource failed: %d bytes do not fit into a "+
-			"message of 4 MiB: get it from the REST service", value.Len())
+		return nil, status.Errorf(codes.ResourceExhausted, "[CDH] [ERROR]: %s: %d bytes do not fit into a "+
+			"message of 4 MiB: get it from the REST service", getFailed, value.Len())
 	}
 	return &api.GetResourceResponse{Resource: value.Reveal()}, nil
 }
 
+// UnsealSecret opens a sealed secret.
+func (s *Server) UnsealSecret(ctx context.Context, request *api.UnsealSecretInput) (*api.UnsealSecretOutput, error) {
+	value, err := s.service.Unseal(ctx, string(request.GetSecret()))
+	if err != nil {
+		return nil, refusal(unsealFailed, err)
+	}
+	if value.Len() > maxResource {
+		defer value.Wipe()
+		return nil, status.Errorf(codes.ResourceExhausted, "[CDH] [ERROR]: %s: %d bytes do not fit into a message of 4 MiB",
+			unsealFailed, value.Len())
+	}
+	return &api.UnsealSecretOutput{Plaintext: value.Reveal()}, nil
+}
+
 // refusal begins with the stock hub's words, which callers match, and goes on with the reason, which it keeps to
 // itself.
-func refusal(err error) error {
+func refusal(words string, err error) error {
 	code := codes.Internal
 	if e, ok := errors.AsType[*Error](err); ok {
 		code = statusCode(e.Kind)
 	}
-	return status.Error(code, fmt.Sprintf("[CDH] [ERROR]: Get Resource failed: %v", err))
+	return status.Error(code, fmt.Sprintf("[CDH] [ERROR]: %s: %v", words, err))
 }
 
 func statusCode(kind Kind) codes.Code {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nacre-project/nacre/internal/guest/aa"
 	"github.com/nacre-project/nacre/kbs"
+	"github.com/nacre-project/nacre/sealed"
 	"github.com/nacre-project/nacre/secret"
 )
 
@@ -21,10 +22,11 @@ type Tokens interface {
 	Drop(token string)
 }
 
-// Service fetches resources. It may be used by many at a time.
+// Service fetches resources and opens sealed secrets. It may be used by many at a time.
 type Service struct {
 	tokens Tokens
 	broker broker // nil when none is configured
+	sealed sealed.Pins
 	log    *slog.Logger
 }
 
@@ -35,7 +37,7 @@ type broker interface {
 
 // New makes a Service. It connects to nobody. A nil log is slog.Default().
 func New(config Config, tokens Tokens, log *slog.Logger) (*Service, error) {
-	s := &Service{tokens: tokens, log: log}
+	s := &Service{tokens: tokens, sealed: config.Sealed, log: log}
 	if s.log == nil {
 		s.log = slog.Default()
 	}

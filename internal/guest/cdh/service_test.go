@@ -343,10 +343,9 @@ func TestServer(t *testing.T) {
 
 func TestServicesThatAreNotThere(t *testing.T) {
 	client := dial(t, newHub(t, newBroker(t), nil))
-	_, unseal := api.NewSealedSecretServiceClient(client).UnsealSecret(t.Context(), &api.UnsealSecretInput{})
 	_, mount := api.NewSecureMountServiceClient(client).SecureMount(t.Context(), &api.SecureMountRequest{})
 	_, pull := api.NewImagePullServiceClient(client).PullImage(t.Context(), &api.ImagePullRequest{})
-	for _, err := range []error{unseal, mount, pull} {
+	for _, err := range []error{mount, pull} {
 		if c := status.Code(err); c != codes.Unimplemented && c != codes.NotFound {
 			t.Error(err)
 		}
