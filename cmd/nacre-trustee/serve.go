@@ -27,6 +27,7 @@ import (
 	"github.com/nacre-project/nacre/internal/trustee/admin"
 	"github.com/nacre-project/nacre/internal/trustee/broker"
 	"github.com/nacre-project/nacre/internal/trustee/identity"
+	"github.com/nacre-project/nacre/internal/trustee/limit"
 	"github.com/nacre-project/nacre/internal/trustee/platform"
 	"github.com/nacre-project/nacre/internal/trustee/resource"
 	"github.com/nacre-project/nacre/internal/trustee/store"
@@ -38,8 +39,12 @@ const (
 	readTimeout   = 30 * time.Second
 	writeTimeout  = 90 * time.Second
 	idleTimeout   = 2 * time.Minute
-	drainTimeout  = 20 * time.Second
 	maxHeader     = 512 << 10 // bytes; tokens carry init-data
+
+	// A connection of HTTP/2 carries several requests; what it keeps of them unread counts against nothing else.
+	maxStreams       = 32
+	maxStreamBuffers = 256 << 10 // bytes
+	maxStreamBuffer  = 64 << 10  // bytes
 )
 
 // serve runs the trustee until the context ends, then lets requests under way end.
@@ -73,6 +78,10 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, kds.Close()) }()
+	origin, err := limit.NewOrigin(s.TrustedProxy)
+	if err != nil {
+		return fmt.Errorf("--trusted-proxy: %w", err)
+	}
 	secrets := resource.Stored{Store: data}
 	b, err := broker.New(ctx, broker.Config{
 		Store: data,
@@ -89,8 +98,10 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		ReferenceValueLifetime: time.Duration(s.ReferenceValueLifetime),
 		BodyLimit:              s.BodyLimit,
 		MaxAttests:             s.MaxAttests,
-		SimulatedRoots:         len(roots),
-		UnsafePlainHTTP:        s.UnsafeHTTP,
+		Limits: broker.Limits{Origin: origin, RefusalsPerSecond: s.RefusalsPerSecond, RefusalBurst: s.RefusalBurst,
+			Requests: s.MaxRequests, BodyMemory: s.MaxBodyMemory},
+		SimulatedRoots:  len(roots),
+		UnsafePlainHTTP: s.UnsafeHTTP,
 	})
 	if err != nil {
 		return err
@@ -103,7 +114,12 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return fmt.Errorf("listen: %w; name another address with --listen", err)
 	}
-	listener = netutil.LimitListener(listener, s.MaxConnections)
+	each := s.MaxConnectionsEach
+	if each == 0 {
+		each = max(1, s.MaxConnections/2)
+	}
+	listener = &limit.Listener{Listener: netutil.LimitListener(listener, s.MaxConnections), Origin: origin,
+		Each: limit.NewShares(int64(s.MaxConnections), int64(each)), Refused: b.ConnectionRefused}
 	server := &http.Server{
 		Handler:           b,
 		ReadHeaderTimeout: headerTimeout,
@@ -111,8 +127,10 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: maxStreamBuffers,
+			MaxReceiveBufferPerStream: maxStreamBuffer},
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}
 	if !s.UnsafeHTTP {
 		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
@@ -123,11 +141,12 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	if err := report.print(stdout); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	return until(ctx, server, listener, log)
+	return until(ctx, b, server, listener, s, log)
 }
 
-// until serves until the context ends, then waits for requests under way.
-func until(ctx context.Context, server *http.Server, listener net.Listener, log *slog.Logger) error {
+// until serves until the context ends, then waits for requests under way. It returns nil when all of them ended.
+func until(ctx context.Context, b *broker.Broker, server *http.Server, listener net.Listener, s *settings,
+	log *slog.Logger) error {
 	ended := make(chan error, 1)
 	go func() {
 		if server.TLSConfig != nil {
@@ -141,12 +160,22 @@ func until(ctx context.Context, server *http.Server, listener net.Listener, log 
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
+	b.Drain()
+	if delay := time.Duration(s.DrainDelay); delay > 0 {
+		log.Info("ending: not ready any more; requests are taken for the drain delay", "delay", delay)
+		select {
+		case err := <-ended:
+			return fmt.Errorf("serve: %w", err)
+		case <-time.After(delay):
+		}
+	}
 	log.Info("ending: no new requests are taken")
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	timeout := time.Duration(s.DrainTimeout)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	err := server.Shutdown(drain)
 	if err != nil {
-		err = fmt.Errorf("requests were still under way after %s: %w", drainTimeout, errors.Join(err, server.Close()))
+		err = fmt.Errorf("requests were still under way after %s: %w", timeout, errors.Join(err, server.Close()))
 	}
 	if e := <-ended; !errors.Is(e, http.ErrServerClosed) {
 		err = errors.Join(err, e)

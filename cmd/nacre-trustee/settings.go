@@ -53,6 +53,15 @@ type settings struct {
 	BodyLimit              int64    `toml:"body-limit"`
 	MaxAttests             int      `toml:"max-attests"`
 	MaxConnections         int      `toml:"max-connections"`
+	MaxConnectionsEach     int      `toml:"max-connections-per-client"`
+	MaxRequests            int      `toml:"max-requests"`
+	MaxBodyMemory          int64    `toml:"max-body-memory"`
+	RefusalsPerSecond      int      `toml:"refusals-per-second"`
+	RefusalBurst           int      `toml:"refusal-burst"`
+	TrustedProxy           list     `toml:"trusted-proxy"`
+	DrainDelay             duration `toml:"drain-delay"`
+	DrainTimeout           duration `toml:"drain-timeout"`
+	TokenKeyLifetime       duration `toml:"token-key-lifetime"`
 
 	AllowSimulatedRoot  list `toml:"allow-simulated-root"`
 	UnsafeAllowDebug    bool `toml:"unsafe-allow-debug"`
@@ -62,6 +71,12 @@ type settings struct {
 
 // defaultMaxConnections is far more than guests need, and keeps memory and file descriptors within bounds.
 const defaultMaxConnections = 4096
+
+// defaultDrainTimeout is how long requests under way may take once the trustee is told to end.
+const defaultDrainTimeout = 20 * time.Second
+
+// defaultTokenKeyLifetime is how long one key signs tokens.
+const defaultTokenKeyLifetime = 30 * 24 * time.Hour
 
 // list is a flag that may be given several times.
 type list []string
@@ -104,6 +119,12 @@ func defaults(getenv func(string) string) settings {
 		BodyLimit:              broker.DefaultBodyLimit,
 		MaxAttests:             broker.DefaultMaxAttests,
 		MaxConnections:         defaultMaxConnections,
+		MaxRequests:            broker.DefaultMaxRequests,
+		MaxBodyMemory:          broker.DefaultBodyMemory,
+		RefusalsPerSecond:      broker.DefaultRefusalsPerSecond,
+		RefusalBurst:           broker.DefaultRefusalBurst,
+		DrainTimeout:           duration(defaultDrainTimeout),
+		TokenKeyLifetime:       duration(defaultTokenKeyLifetime),
 	}
 }
 
@@ -140,6 +161,23 @@ func (s *settings) flags(out io.Writer) *flag.FlagSet {
 	f.Int64Var(&s.BodyLimit, "body-limit", s.BodyLimit, "largest request, in `bytes`")
 	f.IntVar(&s.MaxAttests, "max-attests", s.MaxAttests, "attestations verified at the same time")
 	f.IntVar(&s.MaxConnections, "max-connections", s.MaxConnections, "connections open at the same time; more wait")
+	f.IntVar(&s.MaxConnectionsEach, "max-connections-per-client", s.MaxConnectionsEach,
+		"connections of one client (an IPv4 address or IPv6 /64) at the same time; more are closed (default half "+
+			"of --max-connections)")
+	f.IntVar(&s.MaxRequests, "max-requests", s.MaxRequests, "requests answered at the same time; one client may "+
+		"have half of them")
+	f.Int64Var(&s.MaxBodyMemory, "max-body-memory", s.MaxBodyMemory, "`bytes` of requests' bodies held at the same "+
+		"time; one client may have a quarter of them")
+	f.IntVar(&s.RefusalsPerSecond, "refusals-per-second", s.RefusalsPerSecond, "refused requests that one client "+
+		"may have in the long run; then it waits")
+	f.IntVar(&s.RefusalBurst, "refusal-burst", s.RefusalBurst, "refused requests that one client may have at once")
+	f.Var(&s.TrustedProxy, "trusted-proxy", "`address` or prefix of a load balancer whose X-Forwarded-For says who "+
+		"the client is (repeatable; default: forwarded addresses are ignored)")
+	f.Var(&s.DrainDelay, "drain-delay", "`time` from the signal to end, when /readyz turns, until no more "+
+		"connections are taken: as long as load balancers need to notice")
+	f.Var(&s.DrainTimeout, "drain-timeout", "longest `time` that requests under way may then take")
+	f.Var(&s.TokenKeyLifetime, "token-key-lifetime", "`time` after which a new key signs tokens; the old one "+
+		"counts until its tokens have expired")
 	f.Var(&s.AllowSimulatedRoot, "allow-simulated-root",
 		"trust this simulated platform's root `file`; for development (repeatable)")
 	f.BoolVar(&s.UnsafeAllowDebug, "unsafe-allow-debug", s.UnsafeAllowDebug,
@@ -176,7 +214,7 @@ func load(args []string, getenv func(string) string, out io.Writer) (*settings, 
 		return nil, err
 	}
 	fromFile := map[*list]list{}
-	for _, l := range []*list{&s.TLSName, &s.AdminPublicKey, &s.AllowSimulatedRoot} {
+	for _, l := range []*list{&s.TLSName, &s.AdminPublicKey, &s.AllowSimulatedRoot, &s.TrustedProxy} {
 		fromFile[l], *l = *l, nil
 	}
 	if err := parse(s.flags(out), args); err != nil {
@@ -224,6 +262,9 @@ func (s *settings) read(path string) error {
 	return nil
 }
 
+// bodyShare is how many bodies of the largest size must fit into memory: a client gets a quarter of it.
+const bodyShare = 4
+
 // check refuses settings that contradict each other.
 func (s *settings) check() error {
 	switch {
@@ -238,6 +279,14 @@ func (s *settings) check() error {
 		return errors.New("--max-attests must be at least 1")
 	case s.MaxConnections < 1:
 		return errors.New("--max-connections must be at least 1")
+	case s.MaxConnectionsEach < 0 || s.MaxConnectionsEach > s.MaxConnections:
+		return errors.New("--max-connections-per-client must be between 1 and --max-connections")
+	case s.MaxRequests < 1 || s.MaxBodyMemory < 1 || s.RefusalsPerSecond < 1 || s.RefusalBurst < 1:
+		return errors.New("--max-requests, --max-body-memory, --refusals-per-second and --refusal-burst must be " +
+			"at least 1")
+	case s.MaxBodyMemory < bodyShare*s.BodyLimit:
+		return fmt.Errorf("--max-body-memory must be at least %d times --body-limit, so that one body fits into one "+
+			"client's share", bodyShare)
 	case time.Duration(s.SessionLifetime) > broker.MaxSessionLifetime:
 		return fmt.Errorf("--session-lifetime may be at most %s", broker.MaxSessionLifetime)
 	}
