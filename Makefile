@@ -6,6 +6,8 @@ SHELL       := /bin/bash
 .DEFAULT_GOAL := help
 
 export CGO_ENABLED := 0
+# Without the tag signature policies cannot be evaluated, and are refused (internal/guest/signature says why there is one).
+export GOFLAGS := $(strip $(GOFLAGS) -tags=containers_image_openpgp)
 export NACRE_IMAGE_DIR := $(CURDIR)/build/image
 
 GO          ?= go

@@ -41,7 +41,8 @@ func below(room string, rooms ...string) bool {
 }
 
 var list = sync.OnceValues(func() ([]pkg, error) {
-	cmd := exec.Command("go", "list", "-json=ImportPath,Name,Dir,Doc,GoFiles,Imports,Deps", module+"/...")
+	// The tag is the one that programs are built with: a rule about what they link must see it all.
+	cmd := exec.Command("go", "list", "-tags=containers_image_openpgp", "-json=ImportPath,Name,Dir,Doc,GoFiles,Imports,Deps", module+"/...")
 	cmd.Dir = "../.."
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

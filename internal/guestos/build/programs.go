@@ -38,6 +38,10 @@ var reproducible = []string{"-trimpath", "-buildvcs=false"}
 
 const linkFlags = "-s -w -buildid="
 
+// guestTags are the build tags of the guest, whatever the caller's are: without this one it refuses every policy that demands a
+// signature (package internal/guest/signature).
+var guestTags = []string{"-tags=containers_image_openpgp"}
+
 func buildPrograms(ctx context.Context, c config) (*programs, error) {
 	bin, err := filepath.Abs(filepath.Join(c.cache, "bin"))
 	if err != nil {
@@ -65,7 +69,7 @@ func buildPrograms(ctx context.Context, c config) (*programs, error) {
 		pkgPath string
 	}{
 		{&p.init, "/init", ".", static, nil, linkFlags, "./cmd/nacre-init"},
-		{&p.guest, "/usr/sbin/nacre-guest", ".", static, nil, linkFlags, c.guest},
+		{&p.guest, "/usr/sbin/nacre-guest", ".", static, guestTags, linkFlags, c.guest},
 		{
 			&p.runc, "/usr/bin/runc", runcModule, cgo, []string{"-tags=seccomp,netgo,osusergo,static_build"},
 			linkFlags + " -linkmode external -extldflags '-static -Wl,--build-id=none'", "github.com/opencontainers/runc",
