@@ -12,6 +12,7 @@ import (
 	"fmt"
 
 	"github.com/nacre-project/nacre/secret"
+	"github.com/nacre-project/nacre/strictjson"
 )
 
 // MaxEnvelopeSize caps an envelope's JSON text, in bytes.
@@ -38,17 +39,17 @@ type Envelope struct {
 
 // ParseEnvelope reads the answer to a resource request.
 func ParseEnvelope(text []byte) (*Envelope, error) {
-	members, err := parseObject(text, MaxEnvelopeSize)
+	members, err := strictjson.ParseObject(text, MaxEnvelopeSize)
 	if err != nil {
 		return nil, fmt.Errorf("parsing the resource envelope: %w", err)
 	}
 	for _, name := range []string{"header", "unprotected", "recipients", "aad"} {
-		if members.has(name) { // each changes how the rest is to be read
+		if members[name].Present() { // each changes how the rest is to be read
 			return nil, fmt.Errorf("parsing the resource envelope: member %q is not supported", name)
 		}
 	}
 	e := &Envelope{}
-	if err := members.texts(map[string]*string{"protected": &e.Protected, "encrypted_key": &e.EncryptedKey,
+	if err := members.Texts(map[string]*string{"protected": &e.Protected, "encrypted_key": &e.EncryptedKey,
 		"iv": &e.IV, "ciphertext": &e.Ciphertext, "tag": &e.Tag}); err != nil {
 		return nil, fmt.Errorf("parsing the resource envelope: %w", err)
 	}
@@ -210,17 +211,17 @@ func (k *TEEKey) parseHeader(protected string) (header, error) {
 	if err != nil {
 		return header{}, err
 	}
-	members, err := parseObject(raw, maxJWKSize)
+	members, err := strictjson.ParseObject(raw, maxJWKSize)
 	if err != nil {
 		return header{}, err
 	}
 	for _, name := range []string{"crit", "zip", "apu", "apv"} {
-		if members.has(name) {
+		if members[name].Present() {
 			return header{}, fmt.Errorf("member %q is not supported", name)
 		}
 	}
 	h, enc := header{}, ""
-	if err := members.texts(map[string]*string{"alg": &h.alg, "enc": &enc}); err != nil {
+	if err := members.Texts(map[string]*string{"alg": &h.alg, "enc": &enc}); err != nil {
 		return header{}, err
 	}
 	if h.alg != k.public.ALG {
@@ -232,12 +233,12 @@ func (k *TEEKey) parseHeader(protected string) (header, error) {
 	if h.alg != algECDH {
 		return h, nil
 	}
-	epk, err := members.object("epk")
+	epk, err := members.Object("epk")
 	if err != nil {
 		return header{}, err
 	}
 	h.epk.ALG = algECDH
-	if err := epk.texts(map[string]*string{"kty": &h.epk.KTY, "crv": &h.epk.CRV, "x": &h.epk.X, "y": &h.epk.Y}); err != nil {
+	if err := epk.Texts(map[string]*string{"kty": &h.epk.KTY, "crv": &h.epk.CRV, "x": &h.epk.X, "y": &h.epk.Y}); err != nil {
 		return header{}, fmt.Errorf("epk: %w", err)
 	}
 	if h.epk.KTY != ktyEC || h.epk.CRV != k.public.CRV {

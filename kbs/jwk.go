@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+
+	"github.com/nacre-project/nacre/strictjson"
 )
 
 // Algorithm is a kind of TEE key and the way a resource is encrypted to it.
@@ -57,21 +59,21 @@ type JWK struct {
 
 // ParseJWK reads a JWK and validates it. Members that the protocol does not know are dropped.
 func ParseJWK(text []byte) (JWK, error) {
-	members, err := parseObject(text, maxJWKSize)
+	members, err := strictjson.ParseObject(text, maxJWKSize)
 	if err != nil {
 		return JWK{}, err
 	}
-	return members.jwk()
+	return jwkOf(members)
 }
 
-func (o object) jwk() (JWK, error) {
+func jwkOf(members strictjson.Object) (JWK, error) {
 	var k JWK
 	var err error
-	if k.KTY, err = o.text("kty"); err != nil {
+	if k.KTY, err = members.Text("kty"); err != nil {
 		return JWK{}, err
 	}
 	for name, s := range k.fields() {
-		if *s, err = o.text(name); err != nil {
+		if *s, err = members.Text(name); err != nil {
 			return JWK{}, err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/nacre-project/nacre/attest"
+	"github.com/nacre-project/nacre/strictjson"
 )
 
 // ProtocolVersion is the one RCAR version that is spoken. Servers compare it whole.
@@ -38,20 +39,20 @@ var ErrVersion = errors.New("KBS Client Protocol Version Mismatch")
 
 // ParseRequest reads the body of POST /kbs/v0/auth, of which the extra parameters stay a part. A TEE that this program does not know is not an error here.
 func ParseRequest(body []byte) (*Request, error) {
-	members, err := parseObject(body, MaxRequestSize)
+	members, err := strictjson.ParseObject(body, MaxRequestSize)
 	if err != nil {
 		return nil, fmt.Errorf("parsing the RCAR request: %w", err)
 	}
 	var version, tee string
-	if err := members.texts(map[string]*string{"version": &version, "tee": &tee}); err != nil {
+	if err := members.Texts(map[string]*string{"version": &version, "tee": &tee}); err != nil {
 		return nil, fmt.Errorf("parsing the RCAR request: %w", err)
 	}
 	if version != ProtocolVersion {
 		return nil, fmt.Errorf("parsing the RCAR request: %w: expect =%s while the request is %s",
 			ErrVersion, ProtocolVersion, clip(version))
 	}
-	extra, present := members["extra-params"]
-	if !present {
+	extra := members["extra-params"].Raw()
+	if extra == nil {
 		return nil, errors.New(`parsing the RCAR request: no member "extra-params"`)
 	}
 	return &Request{Version: version, TEE: attest.TEE(tee), ExtraParams: extra}, nil
@@ -72,12 +73,12 @@ type Challenge struct {
 
 // ParseChallenge reads the answer to POST /kbs/v0/auth.
 func ParseChallenge(body []byte) (*Challenge, error) {
-	members, err := parseObject(body, MaxChallengeSize)
+	members, err := strictjson.ParseObject(body, MaxChallengeSize)
 	if err != nil {
 		return nil, fmt.Errorf("parsing the RCAR challenge: %w", err)
 	}
-	c := &Challenge{ExtraParams: members["extra-params"]}
-	if c.Nonce, err = members.text("nonce"); err != nil {
+	c := &Challenge{ExtraParams: members["extra-params"].Raw()}
+	if c.Nonce, err = members.Text("nonce"); err != nil {
 		return nil, fmt.Errorf("parsing the RCAR challenge: %w", err)
 	}
 	if c.Nonce == "" || len(c.Nonce) > MaxNonceLength {
@@ -98,14 +99,14 @@ func (c *Challenge) hash() (HashAlgorithm, error) {
 	if len(c.ExtraParams) == 0 || c.ExtraParams[0] != '{' {
 		return SHA384, nil
 	}
-	members, err := parseObject(c.ExtraParams, MaxChallengeSize)
+	members, err := strictjson.ParseObject(c.ExtraParams, MaxChallengeSize)
 	if err != nil {
 		return "", fmt.Errorf("parsing the RCAR challenge: extra-params: %w", err)
 	}
-	if !members.has("selected-hash-algorithm") {
+	if !members["selected-hash-algorithm"].Present() {
 		return SHA384, nil
 	}
-	selected, err := members.text("selected-hash-algorithm")
+	selected, err := members.Text("selected-hash-algorithm")
 	if err != nil {
 		return "", fmt.Errorf("parsing the RCAR challenge: extra-params: %w", err)
 	}
@@ -155,18 +156,18 @@ func ParseAttestation(body []byte) (*Attestation, error) {
 }
 
 func parseAttestation(body []byte) (*Attestation, error) {
-	members, err := parseObject(body, MaxAttestationSize)
+	members, err := strictjson.ParseObject(body, MaxAttestationSize)
 	if err != nil {
 		return nil, err
 	}
 	a := &Attestation{}
-	if members.has("init-data") {
-		inner, err := members.object("init-data")
+	if members["init-data"].Present() {
+		inner, err := members.Object("init-data")
 		if err != nil {
 			return nil, err
 		}
 		a.InitData = &InitData{}
-		if err := inner.texts(map[string]*string{"format": &a.InitData.Format, "body": &a.InitData.Body}); err != nil {
+		if err := inner.Texts(map[string]*string{"format": &a.InitData.Format, "body": &a.InitData.Body}); err != nil {
 			return nil, fmt.Errorf("init-data: %w", err)
 		}
 		if a.InitData.Format != InitDataFormat {
@@ -177,30 +178,30 @@ func parseAttestation(body []byte) (*Attestation, error) {
 			)
 		}
 	}
-	inner, err := members.object("runtime-data")
+	inner, err := members.Object("runtime-data")
 	if err != nil {
 		return nil, err
 	}
-	if a.RuntimeData.Nonce, err = inner.text("nonce"); err != nil {
+	if a.RuntimeData.Nonce, err = inner.Text("nonce"); err != nil {
 		return nil, fmt.Errorf("runtime-data: %w", err)
 	}
 	if len(a.RuntimeData.Nonce) > MaxNonceLength {
 		return nil, fmt.Errorf("runtime-data: a nonce of %d characters", len(a.RuntimeData.Nonce))
 	}
-	key, err := inner.object("tee-pubkey")
+	key, err := inner.Object("tee-pubkey")
 	if err != nil {
 		return nil, fmt.Errorf("runtime-data: %w", err)
 	}
-	if a.RuntimeData.TEEPubKey, err = key.jwk(); err != nil {
+	if a.RuntimeData.TEEPubKey, err = jwkOf(key); err != nil {
 		return nil, fmt.Errorf("runtime-data: tee-pubkey: %w", err)
 	}
-	if inner, err = members.object("tee-evidence"); err != nil {
+	if inner, err = members.Object("tee-evidence"); err != nil {
 		return nil, err
 	}
-	if a.TEEEvidence.Primary = inner["primary_evidence"]; a.TEEEvidence.Primary == nil {
+	if a.TEEEvidence.Primary = inner["primary_evidence"].Raw(); a.TEEEvidence.Primary == nil {
 		return nil, errors.New(`tee-evidence: no member "primary_evidence"`)
 	}
-	if a.TEEEvidence.Additional, err = inner.text("additional_evidence"); err != nil {
+	if a.TEEEvidence.Additional, err = inner.Text("additional_evidence"); err != nil {
 		return nil, fmt.Errorf("tee-evidence: %w", err)
 	}
 	return a, nil
@@ -213,11 +214,11 @@ type TokenResponse struct {
 
 // ParseTokenResponse reads the answer to POST /kbs/v0/attest. It does not verify the token.
 func ParseTokenResponse(body []byte) (*TokenResponse, error) {
-	members, err := parseObject(body, MaxTokenResponseSize)
+	members, err := strictjson.ParseObject(body, MaxTokenResponseSize)
 	if err != nil {
 		return nil, fmt.Errorf("parsing the RCAR response: %w", err)
 	}
-	token, err := members.text("token")
+	token, err := members.Text("token")
 	if err != nil {
 		return nil, fmt.Errorf("parsing the RCAR response: %w", err)
 	}
@@ -238,7 +239,7 @@ type ErrorInformation struct {
 // parseErrorInformation takes what it can from the body of a refusal, which need not be JSON at all when a proxy
 // answered in the server's place.
 func parseErrorInformation(body []byte) ErrorInformation {
-	members, err := parseObject(body, maxErrorSize)
+	members, err := strictjson.ParseObject(body, maxErrorSize)
 	if err != nil {
 		return ErrorInformation{Detail: printable(body)}
 	}
@@ -246,7 +247,7 @@ func parseErrorInformation(body []byte) ErrorInformation {
 	for name, s := range map[string]*string{
 		"type": &info.Type, "detail": &info.Detail, "code": &info.Code, "request_id": &info.RequestID,
 	} {
-		if text, err := members.text(name); err == nil {
+		if text, err := members.Text(name); err == nil {
 			*s = printable([]byte(text))
 		}
 	}
@@ -275,4 +276,13 @@ func orEmptyString(raw json.RawMessage) json.RawMessage {
 		return json.RawMessage(`""`)
 	}
 	return raw
+}
+
+// clip shortens foreign text for an error message.
+func clip(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "…"
 }
