@@ -73,7 +73,7 @@ func (b *blob) read(p []byte) (int, error) {
 	}
 	if err != nil {
 		err = unreachable(err, "%s broke off at byte %d of %d of %s",
-			b.session.ref.registry, b.offset, b.descriptor.Size, b.descriptor.Digest)
+			b.session.at.registry, b.offset, b.descriptor.Size, b.descriptor.Digest)
 	}
 	return n, err
 }
@@ -89,7 +89,7 @@ func (b *blob) open() error {
 	if b.offset > 0 && !resumes(response, b.offset) {
 		// The server does not know ranges: skip what is there already.
 		if _, err := io.CopyN(io.Discard, b.body, b.offset); err != nil {
-			return unreachable(err, "%s", b.session.ref.registry)
+			return unreachable(err, "%s", b.session.at.registry)
 		}
 	}
 	return nil

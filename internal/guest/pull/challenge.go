@@ -3,15 +3,10 @@
 package pull
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
 )
-
-func (c *Credential) basic() string {
-	return base64.StdEncoding.EncodeToString([]byte(c.User + ":" + string(c.Password.Reveal())))
-}
 
 // challenge is what a registry wants to see before it answers.
 type challenge struct {

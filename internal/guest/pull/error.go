@@ -29,6 +29,18 @@ const (
 	CodeUnauthorized Code = "registry_unauthorized"
 	// CodePlaintextRefused says that the registry speaks no TLS and is not one that may do without.
 	CodePlaintextRefused Code = "registry_plaintext_refused"
+	// CodeBlocked says that the registry configuration blocks every place to fetch the image from.
+	CodeBlocked Code = "image_blocked"
+	// CodePolicyRefused says that the signature policy does not accept the image; the cause says why.
+	CodePolicyRefused Code = "image_policy_refused"
+	// CodeSettingsInvalid says that the registry configuration or the credentials are not what they should be.
+	CodeSettingsInvalid Code = "image_settings_invalid"
+	// CodeSettingsUnavailable says that the trustee does not give the registry configuration or the credentials; the
+	// cause is the data hub's error.
+	CodeSettingsUnavailable Code = "image_settings_unavailable"
+	// CodeNotDecrypted says that an encrypted layer cannot be decrypted; the cause is an error of package imagecrypt, or
+	// of the data hub, which has no key.
+	CodeNotDecrypted Code = "image_layer_not_decrypted"
 	// CodeUnreachable says that the registry cannot be reached, breaks off, or fails.
 	CodeUnreachable Code = "registry_unreachable"
 	// CodeLayerRefused says that a layer could not be unpacked; the cause is an unpack.Error.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 
@@ -37,7 +38,7 @@ func (s *store) path(diffID digest.Digest) string {
 
 // once returns the layer's directory, and calls fill for it if there is none yet. Of several callers for one layer one
 // fills it; when he fails, the next one tries, in his own name and under his own deadline.
-func (s *store) once(ctx context.Context, diffID digest.Digest, fill func(dir string) error) (string, error) {
+func (s *store) once(ctx context.Context, diffID digest.Digest, fill func(path string) error) (string, error) {
 	s.mu.Lock()
 	place := s.layers[diffID]
 	if place == nil {
@@ -55,13 +56,14 @@ func (s *store) once(ctx context.Context, diffID digest.Digest, fill func(dir st
 	if place.full {
 		return path, nil
 	}
-	if err := s.fill(path, fill); err != nil {
+	if err := fill(path); err != nil {
 		return "", err
 	}
 	place.full = true
 	return path, nil
 }
 
+// fill calls fill with an empty directory, which becomes path when that succeeds, and is removed when it fails.
 func (s *store) fill(path string, fill func(dir string) error) error {
 	draft, err := os.MkdirTemp(s.dir, ".draft-")
 	if err != nil {
@@ -83,14 +85,18 @@ func (s *store) fill(path string, fill func(dir string) error) error {
 }
 
 // layer returns the directory of one layer, fetched and unpacked now or earlier.
-func (p *Puller) layer(ctx context.Context, s *session, l layer) (string, error) {
-	return p.store.once(ctx, l.diffID, func(dir string) error { return p.pullLayer(ctx, s, l, dir) })
+func (p *Puller) layer(ctx context.Context, e *errand, l layer) (string, error) {
+	return p.store.once(ctx, l.diffID, func(path string) error {
+		return e.try(ctx, func(s *session) error {
+			return p.store.fill(path, func(dir string) error { return p.pullLayer(ctx, e, s, l, dir) })
+		})
+	})
 }
 
 // pullLayer streams a layer into dir: the registry's bytes through the digest that the manifest names, through the
 // decompressor, through the digest that the configuration names, to the unpacker. Both digests count all there is, so
 // they are compared at the end; until then only the unpacker, which expects the worst, has seen the bytes.
-func (p *Puller) pullLayer(ctx context.Context, s *session, l layer, dir string) error {
+func (p *Puller) pullLayer(ctx context.Context, e *errand, s *session, l layer, dir string) (err error) {
 	body := &blob{ctx: ctx, session: s, descriptor: l.blob}
 	defer body.close()
 	outer := l.blob.Digest.Algorithm().Hash()
@@ -101,7 +107,15 @@ func (p *Puller) pullLayer(ctx context.Context, s *session, l layer, dir string)
 	}
 	defer decompressed.Close()
 	inner := l.diffID.Algorithm().Hash()
-	archive := &bounded{Reader: &hashing{Reader: decompressed, hash: inner}, left: p.limits.LayerBytes}
+	archive := &bounded{
+		Reader: &hashing{Reader: decompressed, hash: inner}, left: p.limits.LayerBytes,
+		total: &e.unpacked, limit: p.limits.UnpackedBytes,
+	}
+	defer func() {
+		if err != nil { // what is thrown away does not count
+			e.unpacked.Add(archive.left - p.limits.LayerBytes)
+		}
+	}()
 	stats, err := p.unpack.Unpack(ctx, dir, archive)
 	if err != nil {
 		return layerError(compressed, body, l, err)
@@ -164,16 +178,21 @@ func (h *hashing) is(want digest.Digest) error {
 	return nil
 }
 
-// bounded refuses a stream that goes on after a number of bytes.
+// bounded refuses a stream that goes on after a number of bytes, or that makes several together too long.
 type bounded struct {
 	io.Reader
-	left int64
+	left  int64
+	total *atomic.Int64 // of all streams
+	limit int64
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	if b.left -= int64(n); b.left < 0 {
 		return 0, refuse(CodeTooLarge, "a layer is larger than the limit, decompressed")
+	}
+	if b.total.Add(int64(n)) > b.limit {
+		return 0, refuse(CodeTooLarge, "the image's layers are together larger than %d bytes, decompressed", b.limit)
 	}
 	return n, err
 }

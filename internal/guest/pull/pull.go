@@ -35,6 +35,7 @@ type Limits struct {
 	Layers        int   // default 256; overlayfs stacks no more than 500
 	Bytes         int64 // of the configuration and all layers, compressed; default 64 GiB
 	LayerBytes    int64 // of one layer's tar archive; default 64 GiB
+	UnpackedBytes int64 // of the tar archives of all layers that are not there yet; default 128 GiB
 }
 
 func (l Limits) withDefaults() Limits {
@@ -43,6 +44,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Layers, 256)
 	set(&l.Bytes, 64<<30)
 	set(&l.LayerBytes, 64<<30)
+	set(&l.UnpackedBytes, 128<<30)
 	return l
 }
 
@@ -62,8 +64,12 @@ type Config struct {
 	// ExtraRoots are PEM certificates to trust in addition to the system's: authorities, or registries' own.
 	ExtraRoots []string
 	Proxy      Proxy
-	// Credentials returns what to show to a registry (host[:port]), if anything. Nil is nothing.
-	Credentials func(registry string) (Credential, bool)
+	// Registries says where images are fetched from: TOML as in containers-registries.conf(5).
+	Registries Text
+	// Credentials is what to show to registries: an auth.json as docker's.
+	Credentials Text
+	// Resources gets what Registries and Credentials name by URI, when an image is pulled. Nil where there is no trustee.
+	Resources *Resources
 
 	Parallel int // layers of one image at a time; default 3
 	Retry    Retry
@@ -87,15 +93,20 @@ func (c Config) roots() (*x509.CertPool, error) {
 
 // Puller pulls images. It may be used by many at a time.
 type Puller struct {
-	transport   http.RoundTripper
-	credentials func(string) (Credential, bool)
-	unpack      Unpacker
-	store       *store
-	parallel    int
-	retry       Retry
-	limits      Limits
-	platform    ocispec.Platform
-	log         *slog.Logger
+	transport http.RoundTripper
+	resources *Resources
+	// fixedRegistries and fixedAuths are those of the configuration itself; nil where they are resources.
+	fixedRegistries *registries
+	fixedAuths      authFile
+	registriesText  Text
+	authsText       Text
+	unpack          Unpacker
+	store           *store
+	parallel        int
+	retry           Retry
+	limits          Limits
+	platform        ocispec.Platform
+	log             *slog.Logger
 }
 
 // New makes a Puller, and the directory for its layers.
@@ -112,21 +123,42 @@ func New(cfg Config) (*Puller, error) {
 		return nil, fmt.Errorf("making the directory of layers: %w", err)
 	}
 	p := &Puller{
-		transport:   transport,
-		credentials: cfg.Credentials,
-		unpack:      cfg.Unpack,
-		store:       &store{dir: dir, layers: map[digest.Digest]*slot{}},
-		parallel:    cfg.Parallel,
-		retry:       cfg.Retry.withDefaults(),
-		limits:      cfg.Limits.withDefaults(),
-		platform:    ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
-		log:         cfg.Log,
+		transport: transport,
+		resources: cfg.Resources,
+		unpack:    cfg.Unpack,
+		store:     &store{dir: dir, layers: map[digest.Digest]*slot{}},
+		parallel:  cfg.Parallel,
+		retry:     cfg.Retry.withDefaults(),
+		limits:    cfg.Limits.withDefaults(),
+		platform:  ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
+		log:       cfg.Log,
 	}
 	set(&p.parallel, 3)
+	if err := p.settings(cfg); err != nil {
+		return nil, err
+	}
 	if p.log == nil {
 		p.log = slog.Default()
 	}
 	return p, nil
+}
+
+// settings parses what the configuration says of registries itself; what it names by URI waits for the first pull.
+func (p *Puller) settings(cfg Config) (err error) {
+	p.registriesText, p.authsText = cfg.Registries, cfg.Credentials
+	switch {
+	case cfg.Registries.Inline != "":
+		if p.fixedRegistries, err = parseRegistries([]byte(cfg.Registries.Inline)); err != nil {
+			return err
+		}
+	case cfg.Registries.URI == "":
+		p.fixedRegistries = &defaultRegistries
+	}
+	if cfg.Credentials.Inline != "" {
+		p.authsText = Text{}
+		p.fixedAuths, err = parseAuthFile([]byte(cfg.Credentials.Inline))
+	}
+	return err
 }
 
 // Image is an image whose layers are there, verified and unpacked.
@@ -160,14 +192,12 @@ func (p *Puller) Pull(ctx context.Context, ref string) (*Image, error) {
 }
 
 func (p *Puller) pull(ctx context.Context, ref reference) (*Image, error) {
-	s := &session{transport: p.transport, ref: ref, retry: p.retry, scheme: "https"}
-	if p.credentials != nil {
-		if c, ok := p.credentials(ref.registry); ok {
-			s.credential = &c
-		}
+	e, err := p.errand(ctx, ref)
+	if err != nil {
+		return nil, err
 	}
 	image := &Image{Reference: ref.text, ManifestDigest: ref.digest.String()}
-	manifest, err := p.manifest(ctx, s, ocispec.Descriptor{Digest: ref.digest})
+	manifest, err := p.manifest(ctx, e, ocispec.Descriptor{Digest: ref.digest})
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +207,7 @@ func (p *Puller) pull(ctx context.Context, ref reference) (*Image, error) {
 			return nil, err
 		}
 		image.IndexDigest, image.ManifestDigest = image.ManifestDigest, chosen.Digest.String()
-		if manifest, err = p.manifest(ctx, s, chosen); err != nil {
+		if manifest, err = p.manifest(ctx, e, chosen); err != nil {
 			return nil, err
 		}
 		if manifest.isIndex() {
@@ -187,7 +217,7 @@ func (p *Puller) pull(ctx context.Context, ref reference) (*Image, error) {
 	if err := manifest.checkBlobs(p.limits); err != nil {
 		return nil, err
 	}
-	text, err := s.document(ctx, "blobs", *manifest.Config, "", p.limits.ConfigBytes)
+	text, err := e.document(ctx, "blobs", *manifest.Config, "", p.limits.ConfigBytes)
 	if err != nil {
 		return nil, fmt.Errorf("the image's configuration: %w", err)
 	}
@@ -196,7 +226,7 @@ func (p *Puller) pull(ctx context.Context, ref reference) (*Image, error) {
 		return nil, err
 	}
 	image.Config = config.Config
-	image.Layers, err = p.layers(ctx, s, layers)
+	image.Layers, err = p.layers(ctx, e, layers)
 	return image, err
 }
 
@@ -204,8 +234,8 @@ var manifestTypes = strings.Join([]string{
 	ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest, dockerIndex, dockerManifest,
 }, ", ")
 
-func (p *Puller) manifest(ctx context.Context, s *session, d ocispec.Descriptor) (*document, error) {
-	text, err := s.document(ctx, "manifests", d, manifestTypes, p.limits.ManifestBytes)
+func (p *Puller) manifest(ctx context.Context, e *errand, d ocispec.Descriptor) (*document, error) {
+	text, err := e.document(ctx, "manifests", d, manifestTypes, p.limits.ManifestBytes)
 	if err != nil {
 		return nil, fmt.Errorf("its manifest: %w", err)
 	}
@@ -213,13 +243,13 @@ func (p *Puller) manifest(ctx context.Context, s *session, d ocispec.Descriptor)
 }
 
 // layers fetches layers, some at a time, and returns their directories. The first failure ends all.
-func (p *Puller) layers(ctx context.Context, s *session, layers []layer) ([]string, error) {
+func (p *Puller) layers(ctx context.Context, e *errand, layers []layer) ([]string, error) {
 	dirs := make([]string, len(layers))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(p.parallel)
 	for i, l := range layers {
 		group.Go(func() (err error) {
-			dirs[i], err = p.layer(ctx, s, l)
+			dirs[i], err = p.layer(ctx, e, l)
 			return err
 		})
 	}

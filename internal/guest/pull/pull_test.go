@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha512"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +27,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/nacre-project/nacre/internal/guest/unpack"
-	"github.com/nacre-project/nacre/secret"
 )
 
 func simple(t testing.TB) testImage {
@@ -421,14 +421,14 @@ func TestAttackLayerOutOfItsDirectory(t *testing.T) {
 	}
 }
 
-func credentials(string) (Credential, bool) {
-	return Credential{User: "user", Password: secret.New([]byte("password"))}, true
+func credentials(reg *testRegistry) Text {
+	return Text{Inline: `{"auths":{"` + reg.host() + `":{"auth":"` + base64.StdEncoding.EncodeToString([]byte("user:password")) + `"}}}`}
 }
 
 func TestAttackCredentialsInTheClear(t *testing.T) {
 	reg := newRegistry(t, false)
 	d, _ := reg.push(t, simple(t))
-	refused(t, newPuller(t, reg, func(c *Config) { c.Credentials = credentials }), reg.ref(d), CodePlaintextRefused)
+	refused(t, newPuller(t, reg, func(c *Config) { c.Credentials = credentials(reg) }), reg.ref(d), CodePlaintextRefused)
 	if n := reg.requests.Load(); n != 0 {
 		t.Errorf("%d requests in the clear", n)
 	}
@@ -536,7 +536,7 @@ func TestPullWithToken(t *testing.T) {
 		t.Error("anonymous:", err)
 	}
 	authority(t, reg, "Bearer for-user-password")
-	if _, err := newPuller(t, reg, func(c *Config) { c.Credentials = credentials }).Pull(t.Context(), reg.ref(d)); err != nil {
+	if _, err := newPuller(t, reg, func(c *Config) { c.Credentials = credentials(reg) }).Pull(t.Context(), reg.ref(d)); err != nil {
 		t.Error("with credentials:", err)
 	}
 	authority(t, reg, "Bearer something else")
@@ -554,7 +554,7 @@ func TestPullWithPassword(t *testing.T) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return true
 	}
-	if _, err := newPuller(t, reg, func(c *Config) { c.Credentials = credentials }).Pull(t.Context(), reg.ref(d)); err != nil {
+	if _, err := newPuller(t, reg, func(c *Config) { c.Credentials = credentials(reg) }).Pull(t.Context(), reg.ref(d)); err != nil {
 		t.Error(err)
 	}
 	refused(t, newPuller(t, reg, nil), reg.ref(d), CodeUnauthorized)

@@ -18,6 +18,8 @@ type reference struct {
 	registry   string // host[:port], "index.docker.io" where none was written
 	repository string
 	digest     digest.Digest
+	// unqualified says that the text names no registry.
+	unqualified bool
 }
 
 const maxReference = 1024
@@ -45,7 +47,9 @@ func parseReference(text string) (reference, error) {
 	if !repositoryName.MatchString(parsed.RepositoryStr()) { // the parser knows no order of the characters it allows
 		return reference{}, refuse(CodeReferenceInvalid, "%q: no repository has the name %q", text, parsed.RepositoryStr())
 	}
-	return reference{text, parsed.RegistryStr(), parsed.RepositoryStr(), d}, nil
+	unqualified := parsed.RegistryStr() == dockerHost && !strings.HasPrefix(text, dockerName+"/") &&
+		!strings.HasPrefix(text, dockerHost+"/")
+	return reference{text, parsed.RegistryStr(), parsed.RepositoryStr(), d, unqualified}, nil
 }
 
 // local says whether a registry is named by a loopback, private or link-local address. A name does not count: what it

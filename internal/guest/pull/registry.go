@@ -14,21 +14,14 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/net/http/httpproxy"
-
-	"github.com/nacre-project/nacre/secret"
 )
-
-// Credential is a user's name and password for a registry.
-type Credential struct {
-	User     string
-	Password secret.Bytes
-}
 
 // Proxy names the proxies for pulling, as cdh.toml's [image] image_pull_proxy does. No field is read from the
 // environment.
@@ -71,19 +64,20 @@ func newTransport(cfg Config) (*http.Transport, error) {
 // session speaks with one registry about one repository, for one pull (OCI distribution-spec 1.1).
 type session struct {
 	transport  http.RoundTripper
-	ref        reference
+	at         endpoint
 	credential *Credential
 	retry      Retry
 
 	mu     sync.Mutex
 	scheme string // "https", until a local registry turned out to speak plain HTTP
 	auth   string // Authorization header that the registry takes, "" before it asked for one
+	lost   error  // why it is not asked any more
 }
 
 func (s *session) url(kind string, d digest.Digest) *url.URL {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &url.URL{Scheme: s.scheme, Host: s.ref.registry, Path: "/v2/" + s.ref.repository + "/" + kind + "/" + d.String()}
+	return &url.URL{Scheme: s.scheme, Host: s.at.registry, Path: "/v2/" + s.at.repository + "/" + kind + "/" + d.String()}
 }
 
 // get asks for a document or blob from a byte on, and returns a response with status 200 or 206. It retries nothing
@@ -99,7 +93,7 @@ func (s *session) get(
 		response, err = s.follow(ctx, s.url(kind, d), accept, from)
 	}
 	if err != nil {
-		return nil, unreachable(err, "%s", s.ref.registry)
+		return nil, unreachable(err, "%s", s.at.registry)
 	}
 	if response.StatusCode == http.StatusUnauthorized {
 		challenge := response.Header.Get("WWW-Authenticate")
@@ -108,14 +102,14 @@ func (s *session) get(
 			return nil, err
 		}
 		if response, err = s.follow(ctx, s.url(kind, d), accept, from); err != nil {
-			return nil, unreachable(err, "%s", s.ref.registry)
+			return nil, unreachable(err, "%s", s.at.registry)
 		}
 	}
 	if response.StatusCode == http.StatusOK || response.StatusCode == http.StatusPartialContent && from > 0 {
 		return response, nil
 	}
 	response.Body.Close()
-	what := fmt.Sprintf("%s: status %d for %s of %s", s.ref.registry, response.StatusCode, d, s.ref.repository)
+	what := fmt.Sprintf("%s: status %d for %s of %s", s.at.registry, response.StatusCode, d, s.at.repository)
 	switch {
 	case response.StatusCode == http.StatusNotFound:
 		return nil, refuse(CodeNotFound, "%s", what)
@@ -129,13 +123,13 @@ func (s *session) get(
 
 // allowPlaintext decides what to do with a registry that does not speak TLS.
 func (s *session) allowPlaintext() error {
-	if !local(s.ref.registry) {
+	if !local(s.at.registry) {
 		return refuse(CodePlaintextRefused, "%s does not speak TLS; only a registry named by a loopback, private or "+
-			"link-local address may do without", s.ref.registry)
+			"link-local address may do without", s.at.registry)
 	}
 	if s.credential != nil {
 		return refuse(CodePlaintextRefused, "%s does not speak TLS, and there are credentials for it, which are not "+
-			"sent in the clear", s.ref.registry)
+			"sent in the clear", s.at.registry)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,7 +182,7 @@ func (s *session) follow(ctx context.Context, target *url.URL, accept string, fr
 func (s *session) own(u *url.URL) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return u.Scheme == s.scheme && u.Host == s.ref.registry
+	return u.Scheme == s.scheme && u.Host == s.at.registry
 }
 
 // mayVisit is asked before the registry sends the guest somewhere else. Without TLS that could be anything that
@@ -198,7 +192,7 @@ func (s *session) mayVisit(u *url.URL) error {
 		return nil
 	}
 	return refuse(CodePlaintextRefused, "%s points to %s://%s, which is neither TLS nor the registry itself",
-		s.ref.registry, u.Scheme, u.Host)
+		s.at.registry, u.Scheme, u.Host)
 }
 
 func (s *session) authorization() string {
@@ -212,35 +206,29 @@ func (s *session) authorization() string {
 func (s *session) authorize(ctx context.Context, header string) error {
 	c, err := parseChallenge(header)
 	if err != nil {
-		return failed(CodeUnauthorized, err, "%s", s.ref.registry)
+		return failed(CodeUnauthorized, err, "%s", s.at.registry)
 	}
 	if c.scheme == "basic" {
-		if s.credential == nil {
-			return refuse(CodeUnauthorized, "%s wants a user and a password, and there are none for it", s.ref.registry)
+		if s.credential == nil || s.credential.User == "" {
+			return refuse(CodeUnauthorized, "%s wants a user and a password, and there are none for it", s.at.registry)
 		}
 		s.setAuthorization("Basic " + s.credential.basic())
 		return nil
 	}
+	if s.credential != nil && s.credential.RegistryToken.Len() > 0 {
+		s.setAuthorization("Bearer " + string(s.credential.RegistryToken.Reveal()))
+		return nil
+	}
 	realm, err := url.Parse(c.realm)
 	if err != nil || realm.Host == "" {
-		return refuse(CodeUnauthorized, "%s sends for a token to %q", s.ref.registry, c.realm)
+		return refuse(CodeUnauthorized, "%s sends for a token to %q", s.at.registry, c.realm)
 	}
 	if err := s.mayVisit(realm); err != nil {
 		return err
 	}
-	query := realm.Query()
-	if c.service != "" {
-		query.Set("service", c.service)
-	}
-	query.Set("scope", "repository:"+s.ref.repository+":pull")
-	realm.RawQuery = query.Encode()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, realm.String(), nil)
+	request, err := s.tokenRequest(ctx, realm, c.service)
 	if err != nil {
-		return failed(CodeUnauthorized, err, "%s", s.ref.registry)
-	}
-	request.Header.Set("User-Agent", userAgent)
-	if s.credential != nil {
-		request.Header.Set("Authorization", "Basic "+s.credential.basic())
+		return failed(CodeUnauthorized, err, "%s", s.at.registry)
 	}
 	response, err := s.transport.RoundTrip(request)
 	if err != nil {
@@ -249,7 +237,7 @@ func (s *session) authorize(ctx context.Context, header string) error {
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		return refuse(CodeUnauthorized, "%s: status %d for a token to pull %s",
-			realm.Host, response.StatusCode, s.ref.repository)
+			realm.Host, response.StatusCode, s.at.repository)
 	}
 	token, err := readToken(response.Body)
 	if err != nil {
@@ -257,6 +245,40 @@ func (s *session) authorize(ctx context.Context, header string) error {
 	}
 	s.setAuthorization("Bearer " + token)
 	return nil
+}
+
+// tokenRequest asks for a token to pull: with a user's name and password, by OAuth2 with an identity token, or as
+// anybody (distribution's token specification, "Token" and "OAuth2").
+func (s *session) tokenRequest(ctx context.Context, realm *url.URL, service string) (*http.Request, error) {
+	scope := "repository:" + s.at.repository + ":pull"
+	var request *http.Request
+	var err error
+	if s.credential != nil && s.credential.IdentityToken.Len() > 0 {
+		form := url.Values{
+			"grant_type": {"refresh_token"}, "refresh_token": {string(s.credential.IdentityToken.Reveal())},
+			"client_id": {userAgent}, "service": {service}, "scope": {scope},
+		}
+		request, err = http.NewRequestWithContext(ctx, http.MethodPost, realm.String(), strings.NewReader(form.Encode()))
+		if err == nil {
+			request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		}
+	} else {
+		query := realm.Query()
+		if service != "" {
+			query.Set("service", service)
+		}
+		query.Set("scope", scope)
+		realm.RawQuery = query.Encode()
+		request, err = http.NewRequestWithContext(ctx, http.MethodGet, realm.String(), nil)
+		if err == nil && s.credential != nil && s.credential.User != "" {
+			request.Header.Set("Authorization", "Basic "+s.credential.basic())
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("User-Agent", userAgent)
+	return request, nil
 }
 
 func readToken(r io.Reader) (string, error) {
@@ -312,7 +334,7 @@ func (s *session) document(
 	}
 	if got := d.Digest.Algorithm().FromBytes(text); got != d.Digest {
 		return nil, refuse(CodeDigestMismatch, "%s delivered %s for %s: the registry, or somebody on the way, changed it",
-			s.ref.registry, got, d.Digest)
+			s.at.registry, got, d.Digest)
 	}
 	if d.Size != 0 && d.Size != int64(len(text)) {
 		return nil, refuse(CodeMalformed, "%s has %d bytes where its descriptor says %d", d.Digest, len(text), d.Size)
@@ -345,12 +367,19 @@ func speaksPlaintext(err error) bool {
 	return ok && string(record.RecordHeader[:]) == "HTTP/"
 }
 
+// retryAfter is how long the server asks to wait (RFC 9110 §10.2.3): seconds, or a date, which is taken relative to the
+// server's own. It is no longer than maxRetryAfter.
 func retryAfter(h http.Header) time.Duration {
-	seconds, err := strconv.Atoi(h.Get("Retry-After"))
-	if err != nil || seconds < 0 {
+	value := h.Get("Retry-After")
+	if seconds, err := strconv.Atoi(value); err == nil {
+		return min(time.Duration(max(0, min(seconds, 3600)))*time.Second, maxRetryAfter)
+	}
+	until, err := http.ParseTime(value)
+	now, err2 := http.ParseTime(h.Get("Date"))
+	if err != nil || err2 != nil {
 		return 0
 	}
-	return min(time.Duration(min(seconds, 3600))*time.Second, maxRetryAfter)
+	return max(0, min(until.Sub(now), maxRetryAfter))
 }
 
 // Retry says how often and how patiently to try again what may be a passing failure. The zero value takes the
