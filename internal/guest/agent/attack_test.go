@@ -71,6 +71,10 @@ func TestAttackCreate(t *testing.T) {
 			r.ContainerId = sandboxDir
 			r.Storages[0].MountPoint = filepath.Join(a.Dir, sandboxDir, "rootfs")
 		},
+		"the copied files' name": func(r *agent.CreateContainerRequest) {
+			r.ContainerId = sharedDir
+			r.Storages[0].MountPoint = filepath.Join(a.Dir, sharedDir, "rootfs")
+		},
 		"a path as exec id":  func(r *agent.CreateContainerRequest) { r.ExecId = "../c1" },
 		"a device":           func(r *agent.CreateContainerRequest) { r.Devices = []*agent.Device{{}} },
 		"a shared mount":     func(r *agent.CreateContainerRequest) { r.SharedMounts = []*agent.SharedMount{{}} },

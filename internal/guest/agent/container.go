@@ -82,7 +82,7 @@ func (a *Agent) checkCreate(r *agent.CreateContainerRequest) (*agent.Storage, er
 	if err := checkIdentifier("container id", r.ContainerId); err != nil {
 		return nil, err
 	}
-	if r.ContainerId == sandboxDir {
+	if r.ContainerId == sandboxDir || r.ContainerId == sharedDir {
 		return nil, invalid("container id %q is taken", r.ContainerId)
 	}
 	if r.ExecId != "" {
@@ -176,13 +176,20 @@ func (a *Agent) create(
 	if err != nil {
 		return err
 	}
+	if err := a.resolve(ctx, c.bundle, spec); err != nil {
+		return err
+	}
 	text, err := json.Marshal(spec)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(c.bundle, "config.json"), text, 0o600); err != nil {
+	description := filepath.Join(c.bundle, "config.json")
+	err = os.WriteFile(description, text, 0o600)
+	clear(text)
+	if err != nil {
 		return err
 	}
+	defer os.Remove(description) // the runtime reads it once; what was unsealed need not stay in it
 	streams, err := c.main.pipes(a.streams(ctx, c.id, c.id))
 	if err != nil {
 		return err
@@ -251,10 +258,14 @@ func (a *Agent) ExecProcess(ctx context.Context, r *agent.ExecProcessRequest) (*
 	if err != nil {
 		return nil, err
 	}
+	if err := (&unsealing{a.Unsealer, 0}).environment(ctx, described.Env); err != nil {
+		return nil, failed("executing in container "+c.id, err)
+	}
 	text, err := json.Marshal(described)
 	if err != nil {
 		return nil, failed("executing in container "+c.id, err)
 	}
+	defer clear(text)
 	p := &process{exited: make(chan struct{})}
 	if err := c.add(r.ExecId, p); err != nil {
 		return nil, err

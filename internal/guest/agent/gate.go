@@ -37,6 +37,7 @@ var ungated = map[string]bool{
 const (
 	maxRequest       = 512 << 10
 	maxStreamRequest = 4 << 20
+	maxCopyRequest   = 2 << 20 // hosts copy 1 MiB at a time
 )
 
 // Gate stands between the host's requests and their handlers: as the server's interceptor it decides every one of
@@ -113,8 +114,11 @@ func decodeLimited(decode ttrpc.Unmarshaler, request proto.Message) error {
 	}
 	encoded := raw.ProtoReflect().GetUnknown()
 	limit := maxRequest
-	if _, ok := request.(*agent.WriteStreamRequest); ok {
+	switch request.(type) {
+	case *agent.WriteStreamRequest:
 		limit = maxStreamRequest
+	case *agent.CopyFileRequest:
+		limit = maxCopyRequest
 	}
 	name := request.ProtoReflect().Descriptor().Name()
 	if len(encoded) > limit {
@@ -155,7 +159,7 @@ func (g *Gate) ask(ctx context.Context, name string, request proto.Message) (map
 	state := g.state // never changed, only replaced
 	g.mu.Unlock()
 	value, err := g.policy.Eval(ctx, rule, policy.Input{
-		Input: messageInput(request.ProtoReflect()),
+		Input: requestInput(request),
 		Data:  map[string]any{stateName: state},
 	})
 	if err != nil {

@@ -3,13 +3,47 @@
 package agent
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"math"
 	"strconv"
+	"strings"
 
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/nacre-project/nacre/api/agent"
 )
+
+// requestInput is a request as the policy sees it: [messageInput], and for files that are copied what Kata's agent makes of
+// them. In place of the data there are file_type ("Regular", "Directory", "Symlink" or "Unknown") and symlink_target (null for
+// others), as there, and data_sha256 in hex, by which a policy can say what is in a file.
+func requestInput(request proto.Message) map[string]any {
+	r, ok := request.(*agent.CopyFileRequest)
+	if !ok {
+		return messageInput(request.ProtoReflect())
+	}
+	input := messageInput((&agent.CopyFileRequest{
+		Path: r.Path, FileSize: r.FileSize, FileMode: r.FileMode, DirMode: r.DirMode, Uid: r.Uid, Gid: r.Gid, Offset: r.Offset,
+	}).ProtoReflect())
+	delete(input, "data")
+	digest := sha256.Sum256(r.Data)
+	input["data_sha256"] = hex.EncodeToString(digest[:])
+	input["file_type"], input["symlink_target"] = "Unknown", nil
+	switch r.FileMode & unix.S_IFMT {
+	case unix.S_IFREG:
+		input["file_type"] = "Regular"
+	case unix.S_IFDIR:
+		input["file_type"] = "Directory"
+	case unix.S_IFLNK:
+		input["file_type"] = "Symlink"
+		input["symlink_target"] = strings.ToValidUTF8(string(r.Data), "\uFFFD") // one that is not is refused later
+	}
+	return input
+}
 
 // messageInput is a request as the policy sees it: an object with every field under its name in the .proto file, set
 // or not, so that a rule need not tell the two apart. Absent messages are null, lists and maps are there though empty,

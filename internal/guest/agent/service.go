@@ -28,7 +28,7 @@ type ImageStore interface {
 	Unmount(bundle string) error
 }
 
-// Config is what the agent works with. All fields but the last two are needed.
+// Config is what the agent works with. All fields but the last three are needed.
 type Config struct {
 	Gate    *Gate
 	Images  ImageStore
@@ -36,6 +36,8 @@ type Config struct {
 	Log     *slog.Logger
 	Version string // what the agent says of itself
 
+	// Unsealer opens the sealed secrets in containers' environments and files; nil means that they are refused.
+	Unsealer Unsealer
 	// Dir holds containers and volumes; "" is /run/kata-containers, where hosts expect it. It is in the guest's memory.
 	Dir string
 	// Resolver is the file from which the guest itself learns its name servers; "" is /run/resolv.conf.
@@ -46,6 +48,7 @@ type Config struct {
 type Agent struct {
 	Config
 	network  network
+	copied   copied
 	finished chan struct{} // closed when the host has asked for the end
 	finish   sync.Once
 
@@ -64,7 +67,7 @@ func New(cfg Config) *Agent {
 		cfg.Resolver = "/run/resolv.conf"
 	}
 	return &Agent{
-		Config: cfg, finished: make(chan struct{}),
+		Config: cfg, copied: newCopied(), finished: make(chan struct{}),
 		containers: make(map[string]*container), volumes: make(map[string]bool),
 	}
 }

@@ -327,22 +327,25 @@ func (a *Agent) mounts(asked []*agent.Mount) ([]specs.Mount, error) {
 	return all, nil
 }
 
-// mount checks one mount of a request: a volume of the pod, or a tmpfs.
+// mount checks one mount of a request: a volume of the pod, what the host has copied, or a tmpfs.
 func (a *Agent) mount(m *agent.Mount) (specs.Mount, error) {
 	if err := checkDestination(m.Destination); err != nil {
 		return specs.Mount{}, err
 	}
 	out := specs.Mount{Destination: m.Destination, Type: m.Type, Source: m.Source}
+	readonly := false // what the host has copied is, as Kubernetes has it for Secrets and their like
 	switch m.Type {
 	case "bind":
 		a.mu.Lock()
 		known := a.volumes[m.Source]
 		a.mu.Unlock()
-		if !known {
+		_, copied := a.copiedSource(m.Source)
+		if !known && !copied {
 			return specs.Mount{}, invalid("mount %.200q: its source %.200q is not a volume of this pod",
 				m.Destination, m.Source)
 		}
 		out.Options = []string{"bind", "rprivate"}
+		readonly = copied
 	case "tmpfs":
 		out.Source = "tmpfs"
 	default:
@@ -351,6 +354,7 @@ func (a *Agent) mount(m *agent.Mount) (specs.Mount, error) {
 	for _, o := range m.Options {
 		key, value, _ := strings.Cut(o, "=")
 		switch {
+		case o == "rw" && readonly:
 		case slices.Contains([]string{"ro", "rw", "noexec", "noatime", "relatime"}, o):
 			out.Options = append(out.Options, o)
 		case m.Type == "tmpfs" && (key == "size" || key == "mode") && digits(value):
@@ -360,6 +364,9 @@ func (a *Agent) mount(m *agent.Mount) (specs.Mount, error) {
 		default:
 			return specs.Mount{}, invalid("mount %.200q: option %.100q is not supported", m.Destination, o)
 		}
+	}
+	if readonly && !slices.Contains(out.Options, "ro") {
+		out.Options = append(out.Options, "ro")
 	}
 	out.Options = append(out.Options, "nosuid", "nodev")
 	return out, nil

@@ -105,10 +105,6 @@ func (unimplemented) SetGuestDateTime(context.Context, *agent.SetGuestDateTimeRe
 	return nil, no("SetGuestDateTime")
 }
 
-func (unimplemented) CopyFile(context.Context, *agent.CopyFileRequest) (*emptypb.Empty, error) {
-	return nil, no("CopyFile")
-}
-
 func (unimplemented) GetOOMEvent(context.Context, *agent.GetOOMEventRequest) (*agent.OOMEvent, error) {
 	return nil, no("GetOOMEvent")
 }
