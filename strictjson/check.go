@@ -91,6 +91,10 @@ func (c *checker) list(depth int, closing byte, item func(depth int) error) erro
 	if c.space(); c.take(closing) {
 		return nil
 	}
+	if closing == ']' {
+		c.integers()
+		c.space()
+	}
 	for {
 		if err := item(depth + 1); err != nil {
 			return err
@@ -106,6 +110,20 @@ func (c *checker) list(depth int, closing byte, item func(depth int) error) erro
 			return c.unexpected()
 		}
 		c.space()
+	}
+}
+
+// integers moves past integers with a comma behind each, as many as there are: evidence is lists of thousands of them.
+func (c *checker) integers() {
+	for i := c.at; ; i++ {
+		start := i
+		for i < len(c.text) && c.text[i]-'0' <= 9 {
+			i++
+		}
+		if i == start || i > start+1 && c.text[start] == '0' || i == len(c.text) || c.text[i] != ',' {
+			return
+		}
+		c.at = i + 1
 	}
 }
 

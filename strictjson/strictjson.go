@@ -11,6 +11,7 @@
 package strictjson
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -188,7 +189,10 @@ func valueEnd(text []byte) int {
 			switch text[i] {
 			case '"':
 				i += stringEnd(text[i:]) - 1
-			case '{', '[':
+			case '[':
+				depth++
+				i += numbersEnd(text[i+1:])
+			case '{':
 				depth++
 			case '}', ']':
 				if depth--; depth == 0 {
@@ -202,6 +206,16 @@ func valueEnd(text []byte) int {
 		end++
 	}
 	return end
+}
+
+// numbersEnd is the length of what is inside the array that text is the rest of, if it is nothing but numbers and words,
+// and otherwise 0. It is what evidence is full of.
+func numbersEnd(text []byte) int {
+	inside := text[:bytes.IndexByte(text, ']')]
+	if bytes.IndexByte(inside, '"') >= 0 || bytes.IndexByte(inside, '[') >= 0 || bytes.IndexByte(inside, '{') >= 0 {
+		return 0
+	}
+	return len(inside)
 }
 
 // stringEnd is the length of the string that text begins with.

@@ -116,7 +116,8 @@ func TestAttackMemberTwice(t *testing.T) {
 // first place of each member, in each element and in each string, we see.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{`{"a":"\\","b":[{"c":"}"}],"d":1e5 , "e":null}`, `{"a":1,"\u0061":2}`, `[0,-1.5E+3,1e-2,true,false,[ ]]`,
-		`"\ud83d\ude00\ud83d\u0041\/\b\f\n\r\t"`, `{"a":[1,2 , 3],"b":{}}`, "\"\x7f\u2028\"", "01", "1.", "-", "\"\x01\"", `"\`, `"\u12`} {
+		`"\ud83d\ude00\ud83d\u0041\/\b\f\n\r\t"`, `{"a":[1,2 , 3],"b":{}}`, "\"\x7f\u2028\"", "01", "1.", "-", "\"\x01\"", `"\`, `"\u12`,
+		"[1,2,\n3, 4]", "[1,]", "[1,02,3]", "[1,2", `[1,"a]",[2,"]"]]`, `{"a":[1,{"b":["]"]}],"c":[[1],[2]]}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -5,10 +5,12 @@ package snp
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 
 	"github.com/nacre-project/nacre/attest"
+	"github.com/nacre-project/nacre/strictjson"
 )
 
 // MaxEvidenceSize is the largest evidence document understood, in bytes: a report and a full certificate table, each
@@ -24,34 +26,44 @@ type Evidence struct {
 // ParseEvidence reads the evidence document of the RCAR protocol: the report field by field, as the serde form of the
 // existing attesters has it, so that the bytes which the chip signed can be put together again.
 func ParseEvidence(document json.RawMessage) (*Evidence, error) {
-	if len(document) > MaxEvidenceSize {
-		return nil, attest.Refuse(attest.CodeEvidenceMalformed, nil,
-			"the evidence has %d bytes, at most %d are read", len(document), MaxEvidenceSize)
+	e, err := parseEvidence(document)
+	if refusal, ok := errors.AsType[*attest.Error](err); ok {
+		return nil, refusal
 	}
-	var doc documentJSON
-	if err := json.Unmarshal(document, &doc); err != nil {
+	if err != nil {
 		return nil, attest.Refuse(attest.CodeEvidenceMalformed, err, "reading the evidence document")
 	}
-	if doc.Report == nil {
-		return nil, attest.Refuse(attest.CodeEvidenceMalformed, nil, "the evidence has no attestation_report")
-	}
-	report, err := doc.Report.report()
+	return e, nil
+}
+
+func parseEvidence(document json.RawMessage) (*Evidence, error) {
+	doc, err := strictjson.ParseObject(document, MaxEvidenceSize)
 	if err != nil {
 		return nil, err
 	}
-	if len(doc.Certs) > maxCerts {
-		return nil, attest.Refuse(attest.CodeEvidenceMalformed, nil,
-			"%d certificates in the evidence, at most %d are read", len(doc.Certs), maxCerts)
+	report, err := doc.Object("attestation_report")
+	if err != nil {
+		return nil, err
 	}
-	e := &Evidence{Report: report}
-	if doc.Certs != nil {
-		e.Certs = make([]Cert, len(doc.Certs))
+	e := &Evidence{}
+	if e.Report, err = parseReport(report); err != nil {
+		return nil, err
 	}
-	for i, c := range doc.Certs {
-		if c.Type == "" || c.Data == nil {
-			return nil, attest.Refuse(attest.CodeEvidenceMalformed, nil, "certificate %d has no cert_type or no data", i)
+	if !doc["cert_chain"].Present() {
+		return e, nil
+	}
+	certs, err := doc.Array("cert_chain")
+	if err != nil {
+		return nil, err
+	}
+	if len(certs) > maxCerts {
+		return nil, fmt.Errorf("%d certificates, at most %d are read", len(certs), maxCerts)
+	}
+	e.Certs = make([]Cert, len(certs))
+	for i, c := range certs {
+		if e.Certs[i], err = parseCert(c); err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", i, err)
 		}
-		e.Certs[i] = Cert{Type: CertType(c.Type), Data: c.Data}
 	}
 	return e, nil
 }
@@ -165,96 +177,153 @@ func unknownProduct(c CPUID) error {
 		"the report is of CPU family %#x model %#x, which is none of Milan, Genoa, Turin", c.Family, c.Model)
 }
 
-func (d *reportJSON) report() (*Report, error) {
-	if d.Version < minVersion || d.Version > maxVersion {
-		return nil, unsupportedVersion(d.Version)
+func parseReport(report strictjson.Object) (*Report, error) {
+	m := &members{Object: report, name: "attestation_report"}
+	r := &Report{Version: uint32(m.number("version", 32))}
+	if m.err == nil && (r.Version < minVersion || r.Version > maxVersion) {
+		return nil, unsupportedVersion(r.Version)
 	}
-	r := &Report{
-		Version: d.Version, GuestSVN: d.GuestSVN, Policy: Policy(d.Policy), VMPL: d.VMPL,
-		SignatureAlgo: d.SignatureAlgo, PlatformInfo: PlatformInfo(d.PlatformInfo), KeyInfo: KeyInfo(d.KeyInfo),
-		Current: FirmwareVersion(d.Current), Committed: FirmwareVersion(d.Committed),
-	}
-	for _, f := range []struct {
-		name string
-		to   []byte
-		from octets
-	}{
-		{"family_id", r.FamilyID[:], d.FamilyID},
-		{"image_id", r.ImageID[:], d.ImageID},
-		{"report_data", r.ReportData[:], d.ReportData},
-		{"measurement", r.Measurement[:], d.Measurement},
-		{"host_data", r.HostData[:], d.HostData},
-		{"id_key_digest", r.IDKeyDigest[:], d.IDKeyDigest},
-		{"author_key_digest", r.AuthorKeyDigest[:], d.AuthorKeyDigest},
-		{"report_id", r.ReportID[:], d.ReportID},
-		{"report_id_ma", r.ReportIDMA[:], d.ReportIDMA},
-		{"chip_id", r.ChipID[:], d.ChipID},
-		{"signature.r", r.R[:], d.Signature.R},
-		{"signature.s", r.S[:], d.Signature.S},
-	} {
-		if len(f.from) != len(f.to) {
-			return nil, malformedMember(f.name, "has %d bytes, wanted %d", len(f.from), len(f.to))
-		}
-		copy(f.to, f.from)
-	}
+	r.GuestSVN = uint32(m.number("guest_svn", 32))
+	r.Policy = Policy(m.number("policy", 64))
+	m.octets("family_id", r.FamilyID[:])
+	m.octets("image_id", r.ImageID[:])
+	r.VMPL = uint32(m.number("vmpl", 32))
+	r.SignatureAlgo = uint32(m.number("sig_algo", 32))
+	r.PlatformInfo = PlatformInfo(m.number("plat_info", 64))
+	r.KeyInfo = KeyInfo(m.number("key_info", 32))
+	m.octets("report_data", r.ReportData[:])
+	m.octets("measurement", r.Measurement[:])
+	m.octets("host_data", r.HostData[:])
+	m.octets("id_key_digest", r.IDKeyDigest[:])
+	m.octets("author_key_digest", r.AuthorKeyDigest[:])
+	m.octets("report_id", r.ReportID[:])
+	m.octets("report_id_ma", r.ReportIDMA[:])
+	m.octets("chip_id", r.ChipID[:])
+	r.Current, r.Committed = m.firmware("current"), m.firmware("committed")
+	m.object("signature", func(signature *members) {
+		signature.octets("r", r.R[:])
+		signature.octets("s", r.S[:])
+	})
 
-	hasCPUID := d.Version >= cpuidVersion
-	for _, p := range []*uint8{d.Family, d.Model, d.Stepping} {
-		if (p != nil) != hasCPUID {
-			return nil, malformedMember("cpuid_…", "are null before report version 3 and numbers from then on")
+	// Attesters that know them write them as null for reports that do not have them, others leave them out.
+	hasCPUID := r.Version >= cpuidVersion
+	for name, to := range map[string]*uint8{
+		"cpuid_fam_id": &r.CPUID.Family, "cpuid_mod_id": &r.CPUID.Model, "cpuid_step": &r.CPUID.Stepping,
+	} {
+		if m.Object[name].Present() != hasCPUID {
+			m.refuse(name, "is null before report version %d and a number from then on", cpuidVersion)
+		} else if hasCPUID {
+			*to = uint8(m.number(name, 8))
 		}
 	}
-	if hasCPUID {
-		r.CPUID = CPUID{Family: *d.Family, Model: *d.Model, Stepping: *d.Stepping}
-	}
-
-	for _, f := range []struct {
-		name string
-		to   *uint64
-		from *uint64
-	}{
-		{"launch_mit_vector", &r.LaunchMitVector, d.LaunchMitVector},
-		{"current_mit_vector", &r.CurrentMitVector, d.CurrentMitVector},
+	for name, to := range map[string]*uint64{
+		"launch_mit_vector": &r.LaunchMitVector, "current_mit_vector": &r.CurrentMitVector,
 	} {
-		if f.from == nil {
+		if !m.Object[name].Present() {
 			continue // an attester that does not know version 5 leaves them out; the signature tells whether they were zero
 		}
-		if d.Version < mitVectorVersion {
-			return nil, malformedMember(f.name, "is null before report version %d", mitVectorVersion)
+		if r.Version < mitVectorVersion {
+			m.refuse(name, "is null before report version %d", mitVectorVersion)
 		}
-		*f.to = *f.from
+		*to = m.number(name, 64)
+	}
+	if m.err != nil {
+		return nil, m.err
 	}
 
 	layout, err := r.tcbLayout()
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range []struct {
-		name string
-		to   *TCB
-		from tcbJSON
-	}{
-		{"current_tcb", &r.CurrentTCB, d.CurrentTCB},
-		{"reported_tcb", &r.ReportedTCB, d.ReportedTCB},
-		{"committed_tcb", &r.CommittedTCB, d.CommittedTCB},
-		{"launch_tcb", &r.LaunchTCB, d.LaunchTCB},
-	} {
-		if (f.from.FMC != nil) != (layout == Turin) {
-			return nil, malformedMember(f.name+".fmc", "is a number for Turin and null for all others")
-		}
-		v := TCBVersion{
-			Bootloader: f.from.Bootloader, TEE: f.from.TEE, SNP: f.from.SNP, Microcode: f.from.Microcode,
-		}
-		if f.from.FMC != nil {
-			v.FMC = *f.from.FMC
-		}
-		*f.to = v.TCB(layout)
-	}
-	return r, nil
+	r.CurrentTCB, r.ReportedTCB = m.tcb("current_tcb", layout), m.tcb("reported_tcb", layout)
+	r.CommittedTCB, r.LaunchTCB = m.tcb("committed_tcb", layout), m.tcb("launch_tcb", layout)
+	return r, m.err
 }
 
-func malformedMember(name, format string, args ...any) error {
-	return attest.Refuse(attest.CodeEvidenceMalformed, nil, "attestation_report."+name+" "+format, args...)
+// members reads the members of an object, and keeps the first thing that is wrong with one.
+type members struct {
+	strictjson.Object
+	name string // of the object, for errors
+	err  error
+}
+
+func (m *members) refuse(name, format string, args ...any) {
+	if m.err == nil {
+		m.err = attest.Refuse(attest.CodeEvidenceMalformed, nil, m.name+"."+name+" "+format, args...)
+	}
+}
+
+// number is a number from 0 that fits into so many bits.
+func (m *members) number(name string, bits int) uint64 {
+	n, err := strconv.ParseUint(string(m.Object[name].Raw()), 10, bits)
+	if err != nil {
+		m.refuse(name, "is not a number of %d bits", bits)
+	}
+	return n
+}
+
+// octets fills to with a list of as many bytes.
+func (m *members) octets(name string, to []byte) {
+	if octets, err := parseOctets(m.Object[name]); err != nil {
+		m.refuse(name, "is not a list of bytes: %v", err)
+	} else if len(octets) != len(to) {
+		m.refuse(name, "has %d bytes, wanted %d", len(octets), len(to))
+	} else {
+		copy(to, octets)
+	}
+}
+
+// object reads the members of an object in the object.
+func (m *members) object(name string, read func(*members)) {
+	object, err := m.Object.Object(name)
+	if err != nil {
+		m.refuse(name, "is not an object: %v", err)
+		return
+	}
+	inner := &members{Object: object, name: m.name + "." + name, err: m.err}
+	read(inner)
+	m.err = inner.err
+}
+
+func (m *members) firmware(name string) (v FirmwareVersion) {
+	m.object(name, func(version *members) {
+		v.Major = uint8(version.number("major", 8))
+		v.Minor = uint8(version.number("minor", 8))
+		v.Build = uint8(version.number("build", 8))
+	})
+	return v
+}
+
+func (m *members) tcb(name string, layout Product) TCB {
+	var v TCBVersion
+	m.object(name, func(tcb *members) {
+		v.Bootloader = uint8(tcb.number("bootloader", 8))
+		v.TEE = uint8(tcb.number("tee", 8))
+		v.SNP = uint8(tcb.number("snp", 8))
+		v.Microcode = uint8(tcb.number("microcode", 8))
+		if tcb.Object["fmc"].Present() != (layout == Turin) {
+			tcb.refuse("fmc", "is a number for Turin and null for all others")
+		} else if layout == Turin {
+			v.FMC = uint8(tcb.number("fmc", 8))
+		}
+	})
+	return v.TCB(layout)
+}
+
+func parseCert(v strictjson.Value) (Cert, error) {
+	cert, err := v.Object()
+	if err != nil {
+		return Cert{}, err
+	}
+	kind, err := parseCertType(cert["cert_type"])
+	if err != nil {
+		return Cert{}, fmt.Errorf("cert_type: %w", err)
+	}
+	data, err := parseOctets(cert["data"])
+	if err != nil {
+		return Cert{}, fmt.Errorf("data: %w", err)
+	}
+	return Cert{Type: kind, Data: data}, nil
 }
 
 func newReportJSON(r *Report) (*reportJSON, error) {
@@ -308,31 +377,25 @@ func (t certTypeJSON) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]string{"OTHER": string(t)})
 }
 
-func (t *certTypeJSON) UnmarshalJSON(b []byte) error {
-	var other struct {
-		GUID CertType `json:"OTHER"`
-	}
-	if len(b) > 0 && b[0] == '{' {
-		if err := json.Unmarshal(b, &other); err != nil {
-			return err
+func parseCertType(v strictjson.Value) (CertType, error) {
+	if other, err := v.Object(); err == nil {
+		guid, err := other.Text("OTHER")
+		if err != nil {
+			return "", err
 		}
-		if _, err := other.GUID.guid(); err != nil {
-			return err
-		}
-		*t = certTypeJSON(other.GUID)
-		return nil
+		_, err = CertType(guid).guid()
+		return CertType(guid), err
 	}
-	var name string
-	if err := json.Unmarshal(b, &name); err != nil {
-		return err
+	name, err := v.Text()
+	if err != nil {
+		return "", err
 	}
 	for _, known := range []CertType{CertEmpty, CertARK, CertASK, CertVCEK, CertVLEK, CertCRL} {
 		if certName(known) == name {
-			*t = certTypeJSON(known)
-			return nil
+			return known, nil
 		}
 	}
-	return fmt.Errorf("certificate type %q is unknown", name)
+	return "", fmt.Errorf("certificate type %q is unknown", name)
 }
 
 func certName(t CertType) string {
@@ -368,29 +431,30 @@ func (o octets) MarshalJSON() ([]byte, error) {
 	return append(b, ']'), nil
 }
 
-// UnmarshalJSON reads a list of numbers from 0 to 255. The JSON package has checked the syntax of b before the call.
-func (o *octets) UnmarshalJSON(b []byte) error {
-	if len(b) == 0 || b[0] != '[' {
-		return fmt.Errorf("bytes are written as a list of numbers")
+// parseOctets reads a list of numbers from 0 to 255.
+func parseOctets(v strictjson.Value) ([]byte, error) {
+	list := v.Raw()
+	if len(list) == 0 || list[0] != '[' {
+		return nil, errors.New("bytes are written as a list of numbers")
 	}
-	*o = make(octets, 0, bytes.Count(b, []byte{','})+1)
+	out := make([]byte, 0, bytes.Count(list, []byte{','})+1)
 	number, digits := 0, 0
-	for _, x := range b[1:] {
+	for _, x := range list[1:] {
 		switch {
 		case x >= '0' && x <= '9':
 			number = number*10 + int(x-'0')
 			if digits++; digits > 3 || number > 255 {
-				return fmt.Errorf("a byte is a number from 0 to 255")
+				return nil, errors.New("a byte is a number from 0 to 255")
 			}
 		case x == ',' || x == ']':
 			if digits > 0 {
-				*o = append(*o, byte(number))
+				out = append(out, byte(number))
 			}
 			number, digits = 0, 0
 		case x == ' ' || x == '\t' || x == '\n' || x == '\r':
 		default:
-			return fmt.Errorf("a byte is a number from 0 to 255")
+			return nil, errors.New("a byte is a number from 0 to 255")
 		}
 	}
-	return nil
+	return out, nil
 }

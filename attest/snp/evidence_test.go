@@ -103,7 +103,7 @@ func TestParseEvidenceHostile(t *testing.T) {
 		{"null", `null`, attest.CodeEvidenceMalformed},
 		{"an empty object", `{}`, attest.CodeEvidenceMalformed},
 		{"a list", `[]`, attest.CodeEvidenceMalformed},
-		{"an empty report", `{"attestation_report":{}}`, attest.CodeEvidenceUnsupported},
+		{"an empty report", `{"attestation_report":{}}`, attest.CodeEvidenceMalformed},
 		{"something after it", good + good, attest.CodeEvidenceMalformed},
 		{"cut off", good[:len(good)/2], attest.CodeEvidenceMalformed},
 		{"depth", strings.Repeat("[", 1<<16), attest.CodeEvidenceMalformed},
