@@ -80,7 +80,7 @@ func (b *blob) read(p []byte) (int, error) {
 
 func (b *blob) open() error {
 	ctx, cancel := context.WithCancel(b.ctx)
-	response, err := b.session.get(ctx, "blobs", b.descriptor.Digest, "", b.offset) //nolint:bodyclose // close does it
+	response, err := b.session.get(ctx, "blobs", b.descriptor.Digest.String(), "", b.offset) //nolint:bodyclose // close does it
 	if err != nil {
 		cancel()
 		return err

@@ -73,10 +73,12 @@ type document struct {
 	Manifests     []ocispec.Descriptor `json:"manifests"`
 	Config        *ocispec.Descriptor  `json:"config"`
 	Layers        []ocispec.Descriptor `json:"layers"`
+
+	text []byte // all of it
 }
 
 func parseDocument(text []byte) (*document, error) {
-	var d document
+	d := document{text: text}
 	if err := json.Unmarshal(text, &d); err != nil {
 		return nil, failed(CodeMalformed, err, "the manifest is no JSON of the kind")
 	}

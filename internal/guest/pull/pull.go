@@ -70,6 +70,8 @@ type Config struct {
 	Credentials Text
 	// Resources gets what Registries and Credentials name by URI, when an image is pulled. Nil where there is no trustee.
 	Resources *Resources
+	// Policy is asked at every pull, before anything but the manifest is fetched. Nil is none: every image may be used.
+	Policy Policy
 
 	Parallel int // layers of one image at a time; default 3
 	Retry    Retry
@@ -100,6 +102,7 @@ type Puller struct {
 	fixedAuths      authFile
 	registriesText  Text
 	authsText       Text
+	policy          Policy
 	unpack          Unpacker
 	store           *store
 	parallel        int
@@ -125,6 +128,7 @@ func New(cfg Config) (*Puller, error) {
 	p := &Puller{
 		transport: transport,
 		resources: cfg.Resources,
+		policy:    cfg.Policy,
 		unpack:    cfg.Unpack,
 		store:     &store{dir: dir, layers: map[digest.Digest]*slot{}},
 		parallel:  cfg.Parallel,
@@ -201,6 +205,7 @@ func (p *Puller) pull(ctx context.Context, ref reference) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	pinned, instance := manifest.text, []byte(nil)
 	if manifest.isIndex() {
 		chosen, err := manifest.choose(p.platform)
 		if err != nil {
@@ -213,6 +218,10 @@ func (p *Puller) pull(ctx context.Context, ref reference) (*Image, error) {
 		if manifest.isIndex() {
 			return nil, refuse(CodeUnsupported, "the index names another index")
 		}
+		instance = manifest.text
+	}
+	if err := p.verify(ctx, e, ref, pinned, instance); err != nil {
+		return nil, err
 	}
 	if err := manifest.checkBlobs(p.limits); err != nil {
 		return nil, err

@@ -18,7 +18,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/net/http/httpproxy"
 )
@@ -74,23 +73,24 @@ type session struct {
 	lost   error  // why it is not asked any more
 }
 
-func (s *session) url(kind string, d digest.Digest) *url.URL {
+// url is that of a document or blob; name is a digest or a tag.
+func (s *session) url(kind, name string) *url.URL {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &url.URL{Scheme: s.scheme, Host: s.at.registry, Path: "/v2/" + s.at.repository + "/" + kind + "/" + d.String()}
+	return &url.URL{Scheme: s.scheme, Host: s.at.registry, Path: "/v2/" + s.at.repository + "/" + kind + "/" + name}
 }
 
 // get asks for a document or blob from a byte on, and returns a response with status 200 or 206. It retries nothing
 // but what changes by asking otherwise: with a token, or without TLS where that is allowed.
 func (s *session) get(
-	ctx context.Context, kind string, d digest.Digest, accept string, from int64,
+	ctx context.Context, kind, name, accept string, from int64,
 ) (*http.Response, error) {
-	response, err := s.follow(ctx, s.url(kind, d), accept, from)
+	response, err := s.follow(ctx, s.url(kind, name), accept, from)
 	if speaksPlaintext(err) {
 		if err := s.allowPlaintext(); err != nil {
 			return nil, err
 		}
-		response, err = s.follow(ctx, s.url(kind, d), accept, from)
+		response, err = s.follow(ctx, s.url(kind, name), accept, from)
 	}
 	if err != nil {
 		return nil, unreachable(err, "%s", s.at.registry)
@@ -101,7 +101,7 @@ func (s *session) get(
 		if err := s.authorize(ctx, challenge); err != nil {
 			return nil, err
 		}
-		if response, err = s.follow(ctx, s.url(kind, d), accept, from); err != nil {
+		if response, err = s.follow(ctx, s.url(kind, name), accept, from); err != nil {
 			return nil, unreachable(err, "%s", s.at.registry)
 		}
 	}
@@ -109,7 +109,7 @@ func (s *session) get(
 		return response, nil
 	}
 	response.Body.Close()
-	what := fmt.Sprintf("%s: status %d for %s of %s", s.at.registry, response.StatusCode, d, s.at.repository)
+	what := fmt.Sprintf("%s: status %d for %s of %s", s.at.registry, response.StatusCode, name, s.at.repository)
 	switch {
 	case response.StatusCode == http.StatusNotFound:
 		return nil, refuse(CodeNotFound, "%s", what)
@@ -313,24 +313,12 @@ func (s *session) document(
 	ctx context.Context, kind string, d ocispec.Descriptor, accept string, limit int64,
 ) ([]byte, error) {
 	var text []byte
-	err := s.retry.do(ctx, func() error {
-		ctx, cancel := context.WithTimeout(ctx, stallTimeout)
-		defer cancel()
-		response, err := s.get(ctx, kind, d.Digest, accept, 0)
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		if text, err = io.ReadAll(io.LimitReader(response.Body, limit+1)); err != nil {
-			return unreachable(err, "reading %s", d.Digest)
-		}
-		return nil
+	err := s.retry.do(ctx, func() (err error) {
+		text, _, err = s.read(ctx, kind, d.Digest.String(), accept, limit)
+		return err
 	})
 	if err != nil {
 		return nil, err
-	}
-	if int64(len(text)) > limit {
-		return nil, refuse(CodeTooLarge, "%s is longer than %d bytes", d.Digest, limit)
 	}
 	if got := d.Digest.Algorithm().FromBytes(text); got != d.Digest {
 		return nil, refuse(CodeDigestMismatch, "%s delivered %s for %s: the registry, or somebody on the way, changed it",
@@ -340,6 +328,25 @@ func (s *session) document(
 		return nil, refuse(CodeMalformed, "%s has %d bytes where its descriptor says %d", d.Digest, len(text), d.Size)
 	}
 	return text, nil
+}
+
+// read fetches a document once, whatever it is.
+func (s *session) read(ctx context.Context, kind, name, accept string, limit int64) ([]byte, http.Header, error) {
+	ctx, cancel := context.WithTimeout(ctx, stallTimeout)
+	defer cancel()
+	response, err := s.get(ctx, kind, name, accept, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, limit+1))
+	if err != nil {
+		return nil, nil, unreachable(err, "reading %s from %s", name, s.at.registry)
+	}
+	if int64(len(text)) > limit {
+		return nil, nil, refuse(CodeTooLarge, "%s is longer than %d bytes", name, limit)
+	}
+	return text, response.Header, nil
 }
 
 // temporary is an error that may be gone after a while.
