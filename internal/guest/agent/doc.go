@@ -10,6 +10,6 @@
 //
 // The package trusts the policy, the root image with its OCI runtime, and the images that its ImageStore has verified.
 // It does not pull or verify images, it does not attest, and it opens no secrets: what sealed ones in a container's
-// environment and files stand for comes from its Unsealer, goes to the container, and is not kept (resolve.go). Two containers of a pod are kept
-// apart as containers are; the guest around them is the boundary that counts.
+// environment and files stand for comes from its Unsealer, goes to the container, and is not kept (resolve.go). Two
+// containers of a pod are kept apart as containers are; the guest around them is the boundary that counts.
 package agent

@@ -61,6 +61,7 @@ type guest struct {
 	platform attester.Attester // nil where there is none
 	raw      []byte            // init-data text, bound; nil is none
 	data     *initdata.Data    // what is in it
+	hub      *cdh.Service      // from startServices on
 }
 
 // runAgent goes from the hardware to the listener, each step given what the one before it has established.
@@ -192,6 +193,7 @@ func (g *guest) startServices(ctx context.Context) (*pull.Puller, error) {
 	if err != nil {
 		return nil, refuse(CodeInitDataInvalid, "%w", err)
 	}
+	g.hub = hub
 	if err := g.serveSocket(ctx, socket.ConfidentialDataHub, hub.Register); err != nil {
 		return nil, err
 	}
@@ -256,7 +258,7 @@ func (g *guest) serve(ctx context.Context, gate *agent.Gate, images *pull.Puller
 	defer l.Close()
 	go debug.FreeOSMemory() // what compiling the policy left behind, while the host makes up its first request
 	a := agent.New(agent.Config{
-		Gate: gate, Images: images, Log: g.log, Version: g.version(),
+		Gate: gate, Images: images, Log: g.log, Version: g.version(), Unsealer: g.hub,
 	})
 	return a.Serve(ctx, l)
 }
