@@ -202,7 +202,7 @@ func TestAttackManyConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := answered(answers); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("a second connection beside the first: %v", err)
+		t.Fatalf("a second connection beside the first: %v", err)
 	}
 	if err := errors.Join(first.Close(), second.SetReadDeadline(time.Time{})); err != nil {
 		t.Fatal(err)

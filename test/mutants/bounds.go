@@ -12,6 +12,7 @@ const (
 	agentContainer   = "internal/guest/agent/container.go"
 	agentSandbox     = "internal/guest/agent/sandbox.go"
 	agentLimit       = "internal/guest/agent/limit.go"
+	attackOut        = "policy.TestAttackPolicyReachesOut/"
 	attackHost       = "transport.TestAttackHostFrames/"
 	attackGuest      = "transport.TestAttackGuestFrames/"
 	attackInterface  = "guest/agent.TestAttackInterface/"
@@ -48,7 +49,7 @@ var bounds = of(5,
 		"initdata.TestAttackCompressionBomb"),
 
 	passes("how deep the text is", "initdata/initdata.go", "flat(raw)",
-		"initdata.TestAttackDeepText/*"),
+		"initdata.TestAttackDeepText/a long key", "initdata.TestAttackDeepText/a long data key", "initdata.TestAttackDeepText/in a list"),
 
 	// the simulated processor, from both sides
 	instead("size of its certificate table", simteeProtocol, "case table > snp.MaxCertTableSize:", "case false:",
@@ -70,9 +71,12 @@ var bounds = of(5,
 
 	// policies, whose text may be the host's
 	instead("what a policy may call", "policy/capabilities.go", "b.Nondeterministic || !known || slices.Contains(refused, b.Name)", "false && known",
-		"policy.TestAttackPolicyReachesOut/*"),
+		attackOut+"http.send", attackOut+"net.lookup ip addr", attackOut+"opa.runtime", attackOut+"rand.intn", attackOut+"uuid.rfc4122",
+		attackOut+"io.jwt.decode", attackOut+"crypto.*", attackOut+"json.match schema", attackOut+"trace", attackOut+"rego.parse module",
+		attackOut+"providers.aws.sign req", attackOut+"graphql.is valid", attackOut+"strings.render template",
+		"trustee/release.TestAttackPolicyWhenSet/the network"),
 	instead("what else a policy may call", "policy/capabilities.go", "|| slices.Contains(refused, b.Name)", "",
-		"policy.TestAttackPolicyReachesOut/crypto.parse private keys",
+		attackOut+"crypto.parse private keys",
 		"policy.TestAttackPolicyReachesOut/trace",
 		"policy.TestAttackPolicyReachesOut/strings.render template"),
 	instead("the clock", "policy/capabilities.go", "return options.Clock == nil", "return false",
@@ -147,7 +151,7 @@ var bounds = of(5,
 
 	// the agent's connections
 	instead("which frames the server expects", agentLimit, "kind != frameRequest", "false",
-		attackFrames+"data on a unary call"),
+		attackFrames+"response", attackFrames+"unknown type"),
 	instead("how many requests are in flight", agentLimit, "l.requests >= maxInFlight || l.size+int(length) > maxInFlightSize", "l.size+int(length) > maxInFlightSize",
 		attackFrames+"too many requests"),
 	instead("how large they are together", agentLimit, "l.requests >= maxInFlight || l.size+int(length) > maxInFlightSize", "l.requests >= maxInFlight",
@@ -214,8 +218,8 @@ var bounds = of(5,
 		attackSandbox+"a hook"),
 	instead("kernel modules", agentSandbox, "case len(r.KernelModules) > 0:", "case false:",
 		attackSandbox+"a kernel module"),
-	instead("host names", agentSandbox, `case len(r.Hostname) > maxHostname || r.Hostname != "" && !domainName(r.Hostname, false):`, "case false:",
-		attackSandbox+"lines in its name"),
+	instead("host names", agentSandbox, `strings.Contains(name, ".") || !domainName(name, false)`, "false",
+		attackSandbox+"lines in its name", "guest/agent.TestAttackHostname"),
 	instead("names of the loopback", agentSandbox, `lower == "localhost" || strings.HasPrefix(lower, "ip6-")`, `lower == ""`,
 		"guest/agent.TestAttackHostname"),
 	instead("names of other hosts", agentSandbox, `strings.Contains(name, ".") || `, "",

@@ -197,7 +197,7 @@ func TestAttackAnswersThatAreNoYes(t *testing.T) {
 		"allowed is text":    `StartContainerRequest := {"allowed": "true"}`,
 		"allowed is false":   `StartContainerRequest := {"allowed": false}`,
 		"ops is no list":     ops(`1`),
-		"ops elsewhere":      ops(`[{"op": "add", "path": "/agent_policy/x", "value": 1}]`),
+		"ops elsewhere":      ops(`[{"op": "add", "path": "/agent_policy", "value": 1}]`),
 		"ops on the root":    ops(`[{"op": "add", "path": "/pstate", "value": 1}]`),
 		"ops through a text": ops(`[{"op": "add", "path": "/pstate/a/b", "value": 1}]`),
 		"ops unknown":        ops(`[{"op": "move", "path": "/pstate/a", "from": "/pstate/b"}]`),
