@@ -92,6 +92,20 @@ func (v *Vector) claims() map[string]*Claim {
 	}
 }
 
+// write writes the claims in the order of the type.
+func (v *Vector) write(w *writer) {
+	w.open()
+	w.member("instance-identity", v.InstanceIdentity)
+	w.member("configuration", v.Configuration)
+	w.member("executables", v.Executables)
+	w.member("file-system", v.FileSystem)
+	w.member("hardware", v.Hardware)
+	w.member("runtime-opaque", v.RuntimeOpaque)
+	w.member("storage-opaque", v.StorageOpaque)
+	w.member("sourced-data", v.SourcedData)
+	w.close()
+}
+
 // Status is the worst tier in the vector.
 func (v Vector) Status() Tier {
 	worst := None

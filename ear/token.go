@@ -47,7 +47,10 @@ type Submod struct {
 	PolicyID     string // the appraisal policy's id, without the class: default
 	PolicyDigest string // hex SHA-256 of that policy's text
 	Evidence     map[string]any
-	Extensions   map[string]any // further members, by name, such as ear.trustee.identifiers
+	// Encoded are members of Evidence as JSON, for those that were encoded before because many tokens have them. They
+	// are trusted to say the same.
+	Encoded    map[string]json.RawMessage
+	Extensions map[string]any // further members, by name, such as ear.trustee.identifiers
 }
 
 // The members of a submodule that always have the same names; all others are extensions.
@@ -65,21 +68,29 @@ func ReservedMember(name string) bool { return slices.Contains(submodMembers, na
 
 // MarshalJSON writes the members in their order, then the extensions sorted. The status is computed, not believed.
 func (s Submod) MarshalJSON() ([]byte, error) {
-	var w object
-	w.add(memberStatus, s.Vector.Status())
-	w.add(memberVector, s.Vector)
-	w.add(memberPolicyID, s.PolicyID)
-	w.add(AnnotatedEvidence, s.Evidence)
+	var w writer
+	s.write(&w)
+	return w.text, w.err
+}
+
+func (s *Submod) write(w *writer) {
+	w.open()
+	w.member(memberStatus, s.Vector.Status().String())
+	w.name(memberVector)
+	s.Vector.write(w)
+	w.member(memberPolicyID, s.PolicyID)
+	w.name(AnnotatedEvidence)
+	w.members(s.Evidence, s.Encoded)
 	if s.PolicyDigest != "" {
-		w.add(memberPolicyDigest, s.PolicyDigest)
+		w.member(memberPolicyDigest, s.PolicyDigest)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Extensions)) {
-		if ReservedMember(name) {
-			return nil, fmt.Errorf("extension %q has the name of a member that every submodule has", name)
+		if ReservedMember(name) && w.err == nil {
+			w.err = fmt.Errorf("extension %q has the name of a member that every submodule has", name)
 		}
-		w.add(name, s.Extensions[name])
+		w.member(name, s.Extensions[name])
 	}
-	return w.end()
+	w.close()
 }
 
 // Token is the content of a token. Times have whole seconds.
@@ -93,72 +104,32 @@ type Token struct {
 	ID       string // unique, for the audit trail
 }
 
+// usualSize is enough for the claims of most tokens, in bytes.
+const usualSize = 12 << 10
+
 // MarshalJSON writes the claims in the order that Trustee writes them: the same bytes for the same token.
 func (t Token) MarshalJSON() ([]byte, error) {
-	var submods object
+	w := writer{text: make([]byte, 0, usualSize)}
+	w.open()
+	w.member("eat_profile", t.Profile)
+	w.member("iat", t.IssuedAt.Unix()) // Unix seconds, as exp
+	w.member("ear.verifier-id", t.Verifier)
+	w.name("submods")
+	w.open()
 	for _, name := range slices.Sorted(maps.Keys(t.Submods)) {
-		text, err := t.Submods[name].MarshalJSON()
-		if err != nil {
-			return nil, fmt.Errorf("submodule %q: %w", name, err)
+		w.name(name)
+		submod := t.Submods[name]
+		failed := w.err != nil
+		if submod.write(&w); w.err != nil && !failed {
+			w.err = fmt.Errorf("submodule %q: %w", name, w.err)
 		}
-		submods.addText(name, text)
 	}
-	text, err := submods.end()
-	if err != nil {
-		return nil, err
-	}
-	var w object
-	w.add("eat_profile", t.Profile)
-	w.add("iat", t.IssuedAt.Unix()) // Unix seconds, as exp
-	w.add("ear.verifier-id", t.Verifier)
-	w.addText("submods", text)
-	w.add("exp", t.Expiry.Unix())
-	w.add("iss", t.Issuer)
-	w.add("jti", t.ID)
-	return w.end()
-}
-
-// object writes a JSON object member by member. Where MarshalJSON calls json.Marshal for a part that has a MarshalJSON
-// too, each level scans and copies again all that lies below it, and evidence is long.
-type object struct {
-	text []byte
-	err  error
-}
-
-// add writes a member, encoded by encoding/json.
-func (o *object) add(name string, value any) {
-	text, err := json.Marshal(value)
-	if err != nil && o.err == nil {
-		o.err = fmt.Errorf("member %q: %w", name, err)
-	}
-	o.addText(name, text)
-}
-
-// addText writes a member whose value is JSON already.
-func (o *object) addText(name string, text []byte) {
-	quoted, err := json.Marshal(name)
-	if err != nil && o.err == nil {
-		o.err = err
-	}
-	start := byte(',')
-	if o.text == nil {
-		start = '{'
-	}
-	o.text = append(o.text, start)
-	o.text = append(o.text, quoted...)
-	o.text = append(o.text, ':')
-	o.text = append(o.text, text...)
-}
-
-// end closes the object and returns it, or the first error.
-func (o *object) end() ([]byte, error) {
-	if o.err != nil {
-		return nil, o.err
-	}
-	if o.text == nil {
-		return []byte("{}"), nil
-	}
-	return append(o.text, '}'), nil
+	w.close()
+	w.member("exp", t.Expiry.Unix())
+	w.member("iss", t.Issuer)
+	w.member("jti", t.ID)
+	w.close()
+	return w.text, w.err
 }
 
 // parseToken reads the claims of a verified token.

@@ -12,6 +12,7 @@ import (
 	"crypto/sha512"
 	_ "embed"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -163,6 +164,9 @@ func (p *Policy) Appraise(ctx context.Context, e Evidence, refs *refvalue.Snapsh
 		return ear.Submod{}, err
 	}
 	s := ear.Submod{PolicyID: PolicySet, PolicyDigest: p.Digest(), Evidence: annotated}
+	if e.InitData != nil {
+		s.Encoded = map[string]json.RawMessage{ear.InitDataClaims: e.InitData.encoded}
+	}
 	if s.Vector, err = p.vector(ctx, actual); err != nil {
 		return ear.Submod{}, err
 	}

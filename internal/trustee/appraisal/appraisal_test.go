@@ -3,6 +3,7 @@
 package appraisal
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -12,8 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/nacre-project/nacre/attest"
 	"github.com/nacre-project/nacre/ear"
@@ -105,11 +104,11 @@ func turin(c *attest.Claims, r map[string]any) {
 // showing is init-data that shows itself to policies as the claims given.
 func showing(t testing.TB, claims map[string]any) *InitData {
 	t.Helper()
-	value, err := ast.InterfaceToValue(claims)
+	d, err := newInitData(nil, claims)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &InitData{Claims: claims, value: value}
+	return d
 }
 
 func defaultPolicy(t testing.TB) *Policy {
@@ -155,6 +154,13 @@ func TestDefaultPolicyAffirmsWhatTheOwnerRegistered(t *testing.T) {
 		wantEvidence["snp"] = tee
 		if !reflect.DeepEqual(s.Evidence, wantEvidence) {
 			t.Errorf("%s: annotated evidence %v", name, s.Evidence)
+		}
+		written, err := json.Marshal(s)
+		if s.Encoded = nil; err != nil {
+			t.Error(err)
+		}
+		if anew, err := json.Marshal(s); err != nil || !bytes.Equal(written, anew) {
+			t.Errorf("%s: written\n%s, want\n%s, %v", name, written, anew, err)
 		}
 	}
 	if _, changed := snpClaims().Values["init_data"]; !changed {

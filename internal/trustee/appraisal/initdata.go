@@ -30,9 +30,10 @@ const (
 // InitData is an init-data text that was read, in the forms that are needed of it. Many guests have the same one, so it
 // is worth keeping. It does not change.
 type InitData struct {
-	Digest []byte         // by the algorithm that the text names
-	Claims map[string]any // its files, as InitDataClaims shows them
-	value  ast.Value      // the same as policies see it
+	Digest  []byte          // by the algorithm that the text names
+	Claims  map[string]any  // its files, as InitDataClaims shows them
+	value   ast.Value       // the same as policies see it
+	encoded json.RawMessage // the same as tokens have it
 }
 
 // ReadInitData reads an init-data text of which verified evidence has the digest. It takes the files apart, which costs
@@ -42,12 +43,19 @@ func ReadInitData(text, digest []byte) (*InitData, error) {
 	if err != nil {
 		return nil, err
 	}
-	claims := InitDataClaims(parsed)
+	return newInitData(digest, InitDataClaims(parsed))
+}
+
+func newInitData(digest []byte, claims map[string]any) (*InitData, error) {
 	value, err := ast.InterfaceToValue(claims)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the init-data for policies: %w", err)
 	}
-	return &InitData{Digest: digest, Claims: claims, value: value}, nil
+	encoded, err := json.Marshal(claims)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the init-data for tokens: %w", err)
+	}
+	return &InitData{Digest: digest, Claims: claims, value: value, encoded: encoded}, nil
 }
 
 // InitDataClaims shows init-data to policies (spec/trustee.md §1.6): its files by name, configuration files as
