@@ -25,7 +25,6 @@ import (
 	"github.com/nacre-project/nacre/internal/guest/pull"
 	"github.com/nacre-project/nacre/internal/guest/rest"
 	"github.com/nacre-project/nacre/internal/guest/socket"
-	"github.com/nacre-project/nacre/internal/guest/unpack"
 	"github.com/nacre-project/nacre/internal/transport"
 )
 
@@ -204,13 +203,7 @@ func (g *guest) startServices(ctx context.Context) (*pull.Puller, error) {
 	if err := g.serveREST(ctx, hub, info); err != nil {
 		return nil, err
 	}
-	images, err := pull.New(pull.Config{
-		WorkDir: imageDir, Unpack: &unpack.Sandbox{}, Log: g.log,
-		ExtraRoots: hubConfig.Image.ExtraRoots, Parallel: hubConfig.Image.Parallel,
-		Proxy: pull.Proxy{
-			HTTPS: hubConfig.Image.HTTPSProxy, HTTP: hubConfig.Image.HTTPProxy, NoProxy: hubConfig.Image.NoProxy,
-		},
-	})
+	images, err := newPuller(hubConfig.Image, hub, imageDir, g.log)
 	if err != nil {
 		return nil, refuse(CodeInitDataInvalid, "%w", err)
 	}

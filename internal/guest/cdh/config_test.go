@@ -37,6 +37,35 @@ no_proxy = "10.0.0.0/8"
 			Image: Image{ExtraRoots: []string{"A", "B"}, HTTPSProxy: "http://p:1", HTTPProxy: "http://p:2", NoProxy: "10.0.0.0/8",
 				Parallel: 5},
 		}, ""},
+		{"texts of images", `
+[image]
+image_security_policy = "{}"
+sigstore_config_uri = "kbs:///default/sigstore-config/test"
+authenticated_registry_credentials_uri = "kbs:///default/credential/test"
+[image.registry_config]
+unqualified-search-registries = ["quay.io"]
+[[image.registry_config.registry]]
+prefix = "a.b"
+blocked = true
+`, Config{Image: Image{
+			Policy: Text{Inline: "{}"}, Signatures: Text{URI: "kbs:///default/sigstore-config/test"},
+			Credentials: Text{URI: "kbs:///default/credential/test"},
+			Registries: Text{Inline: "# registry_config\nunqualified-search-registries = ['quay.io']\n\n" +
+				"[[registry]]\nblocked = true\nprefix = 'a.b'\n"},
+		}}, ""},
+		{"texts twice", `
+[image]
+image_security_policy = "{}"
+image_security_policy_uri = "kbs:///default/security-policy/test"
+registry_configuration_uri = "kbs:///default/registries/test"
+registry_config = {}
+`, Config{Image: Image{
+			Policy: Text{URI: "kbs:///default/security-policy/test"}, Registries: Text{Inline: "# registry_config\n"},
+		}}, ""},
+		{"an empty policy", "[image]\nimage_security_policy = \"\"", Config{}, "is empty"},
+		{"an empty URI", "[image]\nimage_security_policy_uri = \"\"", Config{}, "is empty"},
+		{"a text from a file", "[image]\nimage_security_policy_uri = \"file:///etc/policy.json\"", Config{}, "only the trustee"},
+		{"a text from a path", "[image]\nauthenticated_registry_credentials_uri = \"/run/auth.json\"", Config{}, "only the trustee"},
 		{"another broker", "[kbc]\nname = \"offline_fs_kbc\"", Config{}, "cc_kbc"},
 		{"no kind of broker", "[kbc]\nurl = \"https://b\"", Config{}, "cc_kbc"},
 		{"no URL", "[kbc]\nname = \"cc_kbc\"", Config{}, "no url"},
@@ -59,13 +88,6 @@ no_proxy = "10.0.0.0/8"
 // The owner asked for a protection: a guest that does not know it must not start as if it did.
 func TestAttackProtectionIsSkipped(t *testing.T) {
 	for _, text := range []string{
-		"[image]\nimage_security_policy = \"{}\"",
-		"[image]\nimage_security_policy_uri = \"kbs:///default/security-policy/test\"",
-		"image.sigstore_config = \"\"",
-		"image = { sigstore_config_uri = \"x\" }",
-		"[image]\nauthenticated_registry_credentials_uri = \"kbs:///default/credential/test\"",
-		"[image.registry_config]\nunqualified-search-registries = []",
-		"[image]\nregistry_configuration_uri = \"x\"",
 		"[[credentials]]\npath = \"x\"\nresource_uri = \"kbs:///a/b/c\"",
 	} {
 		if _, err := ParseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), "not supported") {

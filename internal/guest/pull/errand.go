@@ -52,7 +52,7 @@ func (p *Puller) registries(ctx context.Context) (*registries, error) {
 	if p.fixedRegistries != nil {
 		return p.fixedRegistries, nil
 	}
-	text, err := p.registriesText.resource(ctx, p.resources, "registry configuration")
+	text, err := p.registriesText.Read(ctx, p.resources, "registry configuration")
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (p *Puller) auths(ctx context.Context) (authFile, error) {
 	if p.authsText.URI == "" {
 		return p.fixedAuths, nil
 	}
-	text, err := p.authsText.resource(ctx, p.resources, "registry credentials")
+	text, err := p.authsText.Read(ctx, p.resources, "registry credentials")
 	if err != nil {
 		return nil, err
 	}

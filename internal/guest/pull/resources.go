@@ -78,8 +78,11 @@ type Text struct {
 	URI    string // of a resource; not looked at when Inline is there
 }
 
-// resource returns the resource that t names.
-func (t Text) resource(ctx context.Context, from *Resources, what string) ([]byte, error) {
+// Read returns the text; what says what it is, for the error.
+func (t Text) Read(ctx context.Context, from *Resources, what string) ([]byte, error) {
+	if t.Inline != "" || t.URI == "" {
+		return []byte(t.Inline), nil
+	}
 	value, err := from.Get(ctx, t.URI)
 	if err != nil {
 		return nil, failed(CodeSettingsUnavailable, err, "the %s (%s)", what, t.URI)
