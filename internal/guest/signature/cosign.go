@@ -26,6 +26,8 @@ const (
 	maxManifest = 4 << 20
 	// maxSignatures is how many signatures one manifest may have.
 	maxSignatures = 256
+	// maxAnnotations is the size in bytes of the annotations of one signature: its certificate, the chain, the entry of a log.
+	maxAnnotations = 64 << 10
 	// maxPayload is the size in bytes of what is signed: some 250, and annotations of the signer's.
 	maxPayload = 64 << 10
 )
@@ -61,6 +63,10 @@ func cosignSignatures(ctx context.Context, source Source, s subject) found {
 		if layer.MediaType != PayloadMediaType || layer.Annotations[Annotation] == "" {
 			continue // an attachment of another kind
 		}
+		if n := annotations(layer); n > maxAnnotations {
+			f.problems = append(f.problems, fmt.Errorf("signature %d of %s: annotations of %d bytes, more than %d", i+1, tag, n, maxAnnotations))
+			continue
+		}
 		payload, ok := payloads[layer.Digest]
 		if !ok {
 			if payload, err = readPayload(ctx, source, layer); err != nil {
@@ -77,6 +83,14 @@ func cosignSignatures(ctx context.Context, source Source, s subject) found {
 		f.candidates = append(f.candidates, c)
 	}
 	return f
+}
+
+func annotations(layer ocispec.Descriptor) int {
+	n := 0
+	for key, value := range layer.Annotations {
+		n += len(key) + len(value)
+	}
+	return n
 }
 
 func readPayload(ctx context.Context, source Source, layer ocispec.Descriptor) ([]byte, error) {

@@ -26,4 +26,6 @@ func evaluate(context.Context, []byte, reference.Named, candidate) error { retur
 
 func verified(error) bool { return false }
 
+func unpacked([]byte) ([]byte, error) { return nil, unsupported() }
+
 func claimedSimple([]byte) claims { return claims{} }

@@ -5,15 +5,18 @@
 package signature
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/packet"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"go.podman.io/image/v5/directory"
 	"go.podman.io/image/v5/docker/reference"
@@ -150,6 +153,67 @@ func evaluate(ctx context.Context, requirement []byte, name reference.Named, c c
 func verified(err error) bool {
 	var refusal policies.PolicyRequirementError
 	return errors.As(err, &refusal)
+}
+
+// maxUnpacked is the size in bytes of a simple signature when it is decompressed.
+const maxUnpacked = 256 << 10
+
+// Tags of OpenPGP packets, RFC 9580 section 5.
+const (
+	tagSignature  = 2
+	tagOnePass    = 4
+	tagCompressed = 8
+	tagLiteral    = 11
+)
+
+// unpacked takes the compression off a signed message, as gpg puts it on, and refuses messages that are something else: what reads
+// signatures later would follow any number of compressions within each other, to whatever size they come.
+func unpacked(message []byte) ([]byte, error) {
+	packets, err := opaque(message)
+	if err != nil {
+		return nil, err
+	}
+	if len(packets) == 1 && packets[0].Tag == tagCompressed {
+		packet, err := packets[0].Parse()
+		if err != nil {
+			return nil, err
+		}
+		compressed, ok := packet.(*openpgp.Compressed)
+		if !ok {
+			return nil, errors.New("not a compressed OpenPGP message")
+		}
+		if message, err = io.ReadAll(io.LimitReader(compressed.Body, maxUnpacked+1)); err != nil {
+			return nil, err
+		}
+		if len(message) > maxUnpacked {
+			return nil, fmt.Errorf("a signature that becomes more than %d bytes", maxUnpacked)
+		}
+		if packets, err = opaque(message); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range packets {
+		switch p.Tag {
+		case tagSignature, tagOnePass, tagLiteral:
+		default:
+			return nil, fmt.Errorf("not a signed OpenPGP message: it has a packet of the kind %d", p.Tag)
+		}
+	}
+	return message, nil
+}
+
+func opaque(message []byte) ([]*openpgp.OpaquePacket, error) {
+	var list []*openpgp.OpaquePacket
+	for r := openpgp.NewOpaqueReader(bytes.NewReader(message)); ; {
+		p, err := r.Next()
+		switch {
+		case errors.Is(err, io.EOF) && len(list) > 0:
+			return list, nil
+		case err != nil:
+			return nil, fmt.Errorf("not an OpenPGP message: %w", err)
+		}
+		list = append(list, p)
+	}
 }
 
 // claimedSimple reads what an OpenPGP message says that it signs.

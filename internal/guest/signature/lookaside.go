@@ -130,12 +130,18 @@ func (l *lookaside) signatures(ctx context.Context, keys Keys, name reference.Ca
 		if errors.Is(err, ErrNotFound) {
 			return f
 		}
-		if err == nil && (len(blob) == 0 || len(blob) > maxSimpleSignature) {
-			err = fmt.Errorf("%d bytes, want 1 to %d", len(blob), maxSimpleSignature)
-		}
 		if err != nil {
 			f.problems = append(f.problems, fmt.Errorf("%s: %w", where, err))
 			return f
+		}
+		if len(blob) > maxSimpleSignature {
+			err = fmt.Errorf("%d bytes, more than %d", len(blob), maxSimpleSignature)
+		} else {
+			blob, err = unpacked(blob)
+		}
+		if err != nil { // one that is none is no reason not to look at the next
+			f.problems = append(f.problems, fmt.Errorf("%s: %w", where, err))
+			continue
 		}
 		f.candidates = append(f.candidates, candidate{subject: s, stored: append([]byte("\x00simple-signing\n"), blob...), claims: claimedSimple(blob)})
 	}

@@ -31,9 +31,6 @@ type Policy struct {
 // missing. The parts for other transports are left aside, for images come from registries. A policy without a default refuses what none
 // of its scopes names. keys may be nil when all keys are inline.
 func Parse(policyJSON []byte, keys Keys) (*Policy, error) {
-	if len(policyJSON) > maxPolicy {
-		return nil, refuse(CodePolicyMalformed, "a policy of %d bytes, more than %d", len(policyJSON), maxPolicy)
-	}
 	members, err := object(policyJSON)
 	if err != nil {
 		return nil, failed(CodePolicyMalformed, err, "the policy")
@@ -100,11 +97,7 @@ func parseRequirements(scope string, raw []byte) ([]requirement, error) {
 	for i, raw := range list {
 		r, err := parseRequirement(raw)
 		if err != nil {
-			e := &Error{Code: CodePolicyMalformed, Scope: scope, Requirement: position(i, len(list), r.kind), Err: err}
-			if code := CodeOf(err); code != "" {
-				e.Code = code
-			}
-			return nil, e
+			return nil, located(err, CodePolicyMalformed, scope, position(i, len(list), r.kind))
 		}
 		requirements[i] = r
 	}
@@ -154,13 +147,17 @@ func (p *Policy) Verify(ctx context.Context, name reference.Named, image Image) 
 		if ctx.Err() != nil {
 			return fmt.Errorf("verifying the signatures of %s: %w", canonical, ctx.Err())
 		}
-		var refusal *Error
-		if !errors.As(err, &refusal) {
-			refusal = failed(CodeInvalid, err, "")
-		}
-		located := *refusal
-		located.Scope, located.Requirement = scope, position(i, len(requirements), r.kind)
-		return &located
+		return located(err, CodeInvalid, scope, position(i, len(requirements), r.kind))
 	}
 	return nil
+}
+
+// located returns err with the place in the policy that it is about, and with a code if it has none.
+func located(err error, code Code, scope, requirement string) *Error {
+	e := Error{Code: code, Err: err}
+	if refusal, ok := errors.AsType[*Error](err); ok {
+		e = *refusal
+	}
+	e.Scope, e.Requirement = scope, requirement
+	return &e
 }

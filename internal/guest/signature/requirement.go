@@ -61,15 +61,18 @@ func parseRequirement(raw []byte) (requirement, error) {
 	switch r.kind {
 	case typeAccept, typeReject:
 		if len(members) > 1 {
-			return requirement{}, fmt.Errorf("%s has no members but its type", r.kind)
+			return r, fmt.Errorf("%s has no members but its type", r.kind)
 		}
 		return r, nil
 	case typeSignedBy, typeSigstore:
 	default:
-		return requirement{}, fmt.Errorf("the type %q is not known here: use %s, %s, %s or %s", r.kind, typeSigstore, typeSignedBy, typeReject, typeAccept)
+		return r, fmt.Errorf("the type %q is not known here: use %s, %s, %s or %s", r.kind, typeSigstore, typeSignedBy, typeReject, typeAccept)
+	}
+	if _, several := members["keyPaths"]; several && r.kind == typeSignedBy {
+		return r, errors.New("signedBy takes one keyring, which holds as many keys as you like: put them together and name it in keyPath or keyData")
 	}
 	if err := r.completeIdentity(); err != nil {
-		return requirement{}, err
+		return r, err
 	}
 	for _, name := range nested {
 		if inner, ok := members[name]; ok {
@@ -78,19 +81,19 @@ func parseRequirement(raw []byte) (requirement, error) {
 				err = prepareKeys(part)
 			}
 			if err != nil {
-				return requirement{}, fmt.Errorf("%s: %w", name, err)
+				return r, fmt.Errorf("%s: %w", name, err)
 			}
 			if members[name], err = json.Marshal(part); err != nil {
-				return requirement{}, err
+				return r, err
 			}
 		}
 	}
 	if err := prepareKeys(members); err != nil {
-		return requirement{}, err
+		return r, err
 	}
 	text, err := json.Marshal(members)
 	if err != nil {
-		return requirement{}, err
+		return r, err
 	}
 	return r, checkRequirement(text)
 }
@@ -120,57 +123,66 @@ func (r *requirement) completeIdentity() error {
 // others read base64, and base64 has no dash.
 func prepareKeys(members map[string]json.RawMessage) error {
 	for path, data := range inline {
-		list, err := texts(members[path])
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		for _, uri := range list {
-			if _, err := kbs.ParseResourceURI(uri); err != nil {
-				return fmt.Errorf("%s: %q is no resource of the trustee (kbs:///repository/type/tag), and no file of the guest is the owner's: "+
+		if err := replace(members, path, path, func(uri string) (string, error) {
+			_, err := kbs.ParseResourceURI(uri)
+			if err == nil && !strings.HasPrefix(uri, "kbs:///") {
+				err = errors.New("it does not begin with kbs:///")
+			}
+			if err != nil {
+				err = fmt.Errorf("%s: %q is no resource of the trustee (kbs:///repository/type/tag), and no file of the guest is the owner's: "+
 					"put the key into the trustee, or into the policy itself as %s (base64): %w", path, uri, data, err)
 			}
+			return uri, err
+		}); err != nil {
+			return err
 		}
-		if list, err = texts(members[data]); err != nil {
-			return fmt.Errorf("%s: %w", data, err)
-		}
-		for i, text := range list {
+		if err := replace(members, data, data, func(text string) (string, error) {
 			if strings.HasPrefix(text, "-----BEGIN ") {
-				list[i] = base64.StdEncoding.EncodeToString([]byte(text))
+				text = base64.StdEncoding.EncodeToString([]byte(text))
 			}
-		}
-		if list != nil {
-			var value any = list
-			if !strings.HasSuffix(data, "s") {
-				value = list[0]
-			}
-			if members[data], err = json.Marshal(value); err != nil {
-				return err
-			}
+			return text, nil
+		}); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// texts returns a member that is a string or a list of strings, nil when it is not there.
-func texts(raw json.RawMessage) ([]string, error) {
-	if raw == nil {
-		return nil, nil
+// replace moves a member, if it is there, to another name and changes each of its texts: it is a string or a list of strings, and stays what it is.
+func replace(members map[string]json.RawMessage, from, to string, change func(string) (string, error)) error {
+	raw, ok := members[from]
+	if !ok {
+		return nil
+	}
+	delete(members, from)
+	var one *string
+	if json.Unmarshal(raw, &one) == nil && one != nil {
+		text, err := change(*one)
+		if err != nil {
+			return err
+		}
+		members[to], err = json.Marshal(text)
+		return err
 	}
 	var list []string
-	if err := json.Unmarshal(raw, &list); err == nil && list != nil {
-		return list, nil
+	if json.Unmarshal(raw, &list) != nil || list == nil {
+		return fmt.Errorf("%s: neither a string nor a list of strings", from)
 	}
-	var one *string
-	if err := json.Unmarshal(raw, &one); err != nil || one == nil {
-		return nil, errors.New("neither a string nor a list of strings")
+	for i := range list {
+		var err error
+		if list[i], err = change(list[i]); err != nil {
+			return err
+		}
 	}
-	return []string{*one}, nil
+	var err error
+	members[to], err = json.Marshal(list)
+	return err
 }
 
 // resolved returns the requirement as JSON in which every path has given way to what the trustee has there now.
 func (r requirement) resolved(ctx context.Context, keys Keys) (json.RawMessage, error) {
-	members, err := resolve(ctx, r.members, keys)
-	if err != nil {
+	members := maps.Clone(r.members)
+	if err := resolve(ctx, members, keys); err != nil {
 		return nil, err
 	}
 	for _, name := range nested {
@@ -182,7 +194,7 @@ func (r requirement) resolved(ctx context.Context, keys Keys) (json.RawMessage, 
 		if err != nil {
 			return nil, err
 		}
-		if part, err = resolve(ctx, part, keys); err != nil {
+		if err := resolve(ctx, part, keys); err != nil {
 			return nil, err
 		}
 		if members[name], err = json.Marshal(part); err != nil {
@@ -192,34 +204,16 @@ func (r requirement) resolved(ctx context.Context, keys Keys) (json.RawMessage, 
 	return json.Marshal(members)
 }
 
-func resolve(ctx context.Context, members map[string]json.RawMessage, keys Keys) (map[string]json.RawMessage, error) {
-	members = maps.Clone(members)
+func resolve(ctx context.Context, members map[string]json.RawMessage, keys Keys) error {
 	for _, path := range slices.Sorted(maps.Keys(inline)) {
-		list, err := texts(members[path])
-		if err != nil {
-			return nil, err
-		}
-		if list == nil {
-			continue
-		}
-		var data [][]byte
-		for _, uri := range list {
+		if err := replace(members, path, inline[path], func(uri string) (string, error) {
 			key, err := fetchKey(ctx, keys, uri)
-			if err != nil {
-				return nil, err
-			}
-			data = append(data, key)
+			return base64.StdEncoding.EncodeToString(key), err
+		}); err != nil {
+			return err
 		}
-		var value any = data
-		if !strings.HasSuffix(path, "s") {
-			value = data[0]
-		}
-		if members[inline[path]], err = json.Marshal(value); err != nil {
-			return nil, err
-		}
-		delete(members, path)
 	}
-	return members, nil
+	return nil
 }
 
 func fetchKey(ctx context.Context, keys Keys, uri string) ([]byte, error) {
