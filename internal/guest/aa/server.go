@@ -65,7 +65,9 @@ func (s *Server) ExtendRuntimeMeasurement(
 	return &api.ExtendRuntimeMeasurementResponse{Result: result}, nil
 }
 
-// BindInitData is not a matter for callers: the guest has bound its init-data before this server existed.
+// BindInitData is not a matter for callers: the guest has bound its init-data before this server existed. The stock
+// agent does not serve it by ttrpc either, and says so with these words.
 func (s *Server) BindInitData(context.Context, *api.BindInitDataRequest) (*api.BindInitDataResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "the init-data is bound once, at boot")
+	return nil, status.Error(codes.NotFound, "/attestation_agent.AttestationAgentService/BindInitData is not supported: the "+
+		"init-data is bound once, at boot")
 }

@@ -60,7 +60,7 @@ func TestServer(t *testing.T) {
 	if err != nil || m.GetResult() != api.RuntimeMeasurementResult_NOT_ENABLED {
 		t.Errorf("%v, %v", m, err)
 	}
-	if _, err := c.BindInitData(t.Context(), &api.BindInitDataRequest{Digest: make([]byte, 32)}); status.Code(err) != codes.Unimplemented {
+	if _, err := c.BindInitData(t.Context(), &api.BindInitDataRequest{Digest: make([]byte, 32)}); status.Code(err) != codes.NotFound {
 		t.Error(err)
 	}
 	s.options.Config.EventLog = true

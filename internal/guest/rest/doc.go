@@ -5,9 +5,10 @@
 //	GET /cdh/resource/<repository>/<type>/<tag>   200 application/octet-stream, the resource
 //	GET /info                                     200 application/json, what guest this is
 //
-// Everything else is refused: 400 for what is no resource's name, 403 for what the broker does not release, 404 for what
-// it does not have, 502 when it does not answer, 503 when it or the guest cannot now. A refusal is a JSON object with
-// the members code, message and request_id, under which the owner of the broker finds it.
+// A resource may be asked for by any method, as at the stock service; nothing takes a body. Everything else is refused:
+// 400 for what is no resource's name, 403 for what the broker does not release, 404 for what it does not have, 502 when
+// it does not answer, 503 when it or the guest cannot now. A refusal is a JSON object with the members code, message and
+// request_id, under which the owner of the broker finds it.
 //
 // The service trusts those who can connect to it over the loopback device, which is whoever runs in the pod: all of
 // them may read what the pod may read. It does not trust them with the guest itself: sizes, times and the number of

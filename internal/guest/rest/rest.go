@@ -90,7 +90,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, http.StatusNotFound, refusal{Code: "not_enabled", Message: "Attestation Feature Not Enabled"})
 	case path != "/info" && !strings.HasPrefix(path, resourcePrefix):
 		h.refuse(w, r, http.StatusNotFound, refusal{Code: "not_found", Message: "URL NOT FOUND"})
-	case r.Method != http.MethodGet:
+	case path == "/info" && r.Method != http.MethodGet: // of a resource, every method asks for it, as at the stock service
 		w.Header().Set("Allow", http.MethodGet)
 		h.refuse(w, r, http.StatusMethodNotAllowed, refusal{
 			Code: "method_not_allowed", Message: "Method Not Allowed: only GET is",

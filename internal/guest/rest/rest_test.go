@@ -85,6 +85,16 @@ func TestResource(t *testing.T) {
 	}
 }
 
+// As at the stock service, every method gets a resource.
+func TestResourceByAnyMethod(t *testing.T) {
+	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch} {
+		f := &fixed{value: "x"}
+		if w := ask(f, method, "/cdh/resource/default/db/password", nil); w.Code != http.StatusOK || w.Body.String() != "x" {
+			t.Errorf("%s: %d %q", method, w.Code, w.Body)
+		}
+	}
+}
+
 func TestInfo(t *testing.T) {
 	w := ask(&fixed{}, http.MethodGet, "/info", nil)
 	want := `{"version":"Guest Components Version: 0.1","tee":"snp","feature":"resource"}` + "\n"
@@ -99,8 +109,7 @@ func TestRefusals(t *testing.T) {
 		status         int
 		code           string
 	}{
-		{http.MethodPost, "/cdh/resource/default/db/password", http.StatusMethodNotAllowed, "method_not_allowed"},
-		{http.MethodHead, "/cdh/resource/default/db/password", http.StatusMethodNotAllowed, "method_not_allowed"},
+		{http.MethodPost, "/info", http.StatusMethodNotAllowed, "method_not_allowed"},
 		{http.MethodDelete, "/info", http.StatusMethodNotAllowed, "method_not_allowed"},
 		{http.MethodGet, "/", http.StatusNotFound, "not_found"},
 		{http.MethodGet, "/info/", http.StatusNotFound, "not_found"},

@@ -10,11 +10,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 
 	"github.com/containerd/ttrpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // Paths where programs written for the stock components look for them.
@@ -58,10 +61,33 @@ func listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
+// handshake lets the same user in, and puts frames before the library.
+type handshake struct{ sameUser ttrpc.Handshaker }
+
+func (h handshake) Handshake(ctx context.Context, conn net.Conn) (net.Conn, any, error) {
+	approved, credentials, err := h.sameUser.Handshake(ctx, conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	return newFrames(approved), credentials, nil
+}
+
+// contain makes a panic in a handler that call's failure, and no more: the process is the whole guest's.
+func contain(ctx context.Context, decode ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (answer any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			slog.ErrorContext(ctx, "a request made a service fail", "method", info.FullMethod, "panic", fmt.Sprint(p))
+			answer, err = nil, status.Errorf(codes.Internal, "%s failed in the guest", info.FullMethod)
+		}
+	}()
+	return method(ctx, decode)
+}
+
 // Serve serves what register adds to a server, at l, until ctx ends, which is no error. Then l and all
 // connections are closed, and the context of calls that are under way has ended.
 func Serve(ctx context.Context, l net.Listener, register func(*ttrpc.Server)) error {
-	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()))
+	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(handshake{ttrpc.UnixSocketRequireSameUser()}),
+		ttrpc.WithUnaryServerInterceptor(contain))
 	if err != nil {
 		return fmt.Errorf("serving at %s: %w", l.Addr(), err)
 	}
