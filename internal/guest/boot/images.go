@@ -33,6 +33,7 @@ func newPuller(config cdh.Image, from hub, dir string, log *slog.Logger) (*pull.
 		ExtraRoots: config.ExtraRoots, Parallel: config.Parallel,
 		Proxy:      pull.Proxy{HTTPS: config.HTTPSProxy, HTTP: config.HTTPProxy, NoProxy: config.NoProxy},
 		Registries: pull.Text(config.Registries), Credentials: pull.Text(config.Credentials), Resources: resources,
+		Keys: owner,
 	}
 	if config.Policy != (cdh.Text{}) {
 		policy := &imagePolicy{policy: pull.Text(config.Policy), places: pull.Text(config.Signatures), resources: resources}
@@ -58,6 +59,9 @@ func (o owner) resource(ctx context.Context, uri string) (secret.Bytes, error) {
 	}
 	return value, err
 }
+
+// Key implements imagecrypt.KeySource.
+func (o owner) Key(ctx context.Context, kid string) (secret.Bytes, error) { return o.resource(ctx, kid) }
 
 // imagePolicy is the signature policy as it stands when an image is used: the trustee's may change while the pod runs.
 type imagePolicy struct {

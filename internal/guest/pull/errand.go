@@ -15,6 +15,7 @@ import (
 // has come to so far.
 type errand struct {
 	sessions []*session
+	keys     keyring
 	unpacked atomic.Int64 // bytes of tar archives
 }
 
@@ -32,7 +33,7 @@ func (p *Puller) errand(ctx context.Context, ref reference) (*errand, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &errand{}
+	e := &errand{keys: newKeyring(p.keys)}
 	for _, at := range endpoints {
 		s := &session{transport: p.transport, at: at, retry: p.retry, scheme: "https"}
 		if at.insecure {

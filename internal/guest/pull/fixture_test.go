@@ -122,6 +122,7 @@ type testLayer struct {
 	compression compression
 	mediaType   string // "" is the one of OCI
 	blob        []byte // nil is the archive, compressed
+	annotations map[string]string
 }
 
 func (r *testRegistry) push(t testing.TB, image testImage) (digest.Digest, ocispec.Manifest) {
@@ -139,6 +140,7 @@ func (r *testRegistry) push(t testing.TB, image testImage) (digest.Digest, ocisp
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.FromBytes(l.archive))
 		manifest.Layers = append(manifest.Layers, ocispec.Descriptor{
 			MediaType: l.mediaType, Digest: r.pushBlob(t, l.blob), Size: int64(len(l.blob)),
+			Annotations: l.annotations,
 		})
 	}
 	if image.config != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/nacre-project/nacre/imagecrypt"
 	"github.com/nacre-project/nacre/internal/guest/unpack"
 )
 
@@ -23,7 +24,7 @@ type store struct {
 	dir string
 
 	mu     sync.Mutex
-	layers map[digest.Digest]*slot
+	layers map[string]*slot // by name
 }
 
 // slot is a layer's place: whoever has it may fill it.
@@ -32,18 +33,14 @@ type slot struct {
 	full bool          // guarded by the turn
 }
 
-func (s *store) path(diffID digest.Digest) string {
-	return filepath.Join(s.dir, diffID.Algorithm().String()+"-"+diffID.Encoded())
-}
-
 // once returns the layer's directory, and calls fill for it if there is none yet. Of several callers for one layer one
 // fills it; when he fails, the next one tries, in his own name and under his own deadline.
-func (s *store) once(ctx context.Context, diffID digest.Digest, fill func(path string) error) (string, error) {
+func (s *store) once(ctx context.Context, name string, fill func(path string) error) (string, error) {
 	s.mu.Lock()
-	place := s.layers[diffID]
+	place := s.layers[name]
 	if place == nil {
 		place = &slot{turn: make(chan struct{}, 1)}
-		s.layers[diffID] = place
+		s.layers[name] = place
 	}
 	s.mu.Unlock()
 	select {
@@ -52,7 +49,7 @@ func (s *store) once(ctx context.Context, diffID digest.Digest, fill func(path s
 		return "", context.Cause(ctx)
 	}
 	defer func() { <-place.turn }()
-	path := s.path(diffID)
+	path := filepath.Join(s.dir, name)
 	if place.full {
 		return path, nil
 	}
@@ -86,7 +83,11 @@ func (s *store) fill(path string, fill func(dir string) error) error {
 
 // layer returns the directory of one layer, fetched and unpacked now or earlier.
 func (p *Puller) layer(ctx context.Context, e *errand, l layer) (string, error) {
-	return p.store.once(ctx, l.diffID, func(path string) error {
+	name, err := l.name()
+	if err != nil {
+		return "", err
+	}
+	return p.store.once(ctx, name, func(path string) error {
 		return e.try(ctx, func(s *session) error {
 			return p.store.fill(path, func(dir string) error { return p.pullLayer(ctx, e, s, l, dir) })
 		})
@@ -94,16 +95,21 @@ func (p *Puller) layer(ctx context.Context, e *errand, l layer) (string, error) 
 }
 
 // pullLayer streams a layer into dir: the registry's bytes through the digest that the manifest names, through the
-// decompressor, through the digest that the configuration names, to the unpacker. Both digests count all there is, so
-// they are compared at the end; until then only the unpacker, which expects the worst, has seen the bytes.
+// decryption where there is one, through the decompressor, through the digest that the configuration names, to the
+// unpacker. Both digests, and the decryption's MAC, count all there is, so they are compared at the end; until then
+// only the unpacker, which expects the worst, has seen the bytes.
 func (p *Puller) pullLayer(ctx context.Context, e *errand, s *session, l layer, dir string) (err error) {
 	body := &blob{ctx: ctx, session: s, descriptor: l.blob}
 	defer body.close()
 	outer := l.blob.Digest.Algorithm().Hash()
 	compressed := &hashing{Reader: body, hash: outer}
-	decompressed, err := l.compression.open(compressed)
+	plain, err := e.decrypt(ctx, l, compressed)
 	if err != nil {
-		return layerError(compressed, body, l, err)
+		return err
+	}
+	decompressed, err := l.compression.open(plain)
+	if err != nil {
+		return layerError(compressed, plain, body, l, err)
 	}
 	defer decompressed.Close()
 	inner := l.diffID.Algorithm().Hash()
@@ -118,11 +124,14 @@ func (p *Puller) pullLayer(ctx context.Context, e *errand, s *session, l layer, 
 	}()
 	stats, err := p.unpack.Unpack(ctx, dir, archive)
 	if err != nil {
-		return layerError(compressed, body, l, err)
+		return layerError(compressed, plain, body, l, err)
 	}
 	// The unpacker has read all that the decompressor gave; now the compressed stream must be at its end too.
-	if _, err := io.ReadFull(compressed, make([]byte, 1)); !errors.Is(err, io.EOF) {
-		return layerError(compressed, body, l, errors.New("there are bytes after the end of the compressed stream"))
+	if _, err := io.ReadFull(plain, make([]byte, 1)); !errors.Is(err, io.EOF) {
+		if err == nil {
+			err = errors.New("there are bytes after the end of the compressed stream")
+		}
+		return layerError(compressed, plain, body, l, err)
 	}
 	if err := compressed.is(l.blob.Digest); err != nil {
 		return err
@@ -141,7 +150,7 @@ func (p *Puller) pullLayer(ctx context.Context, e *errand, s *session, l layer, 
 
 // layerError says whose fault it was that a layer's stream could not be unpacked: the network's, the registry's, the
 // guest's, or the image's.
-func layerError(compressed *hashing, body *blob, l layer, err error) error {
+func layerError(compressed *hashing, plain io.Reader, body *blob, l layer, err error) error {
 	switch {
 	case body.err != nil:
 		return body.err
@@ -150,9 +159,15 @@ func layerError(compressed *hashing, body *blob, l layer, err error) error {
 	case unpack.CodeOf(err) == unpack.CodeNoSpace:
 		return failed(CodeLayerRefused, err, "layer %s does not fit into the guest: give the pod more memory", l.blob.Digest)
 	}
-	if _, err := io.Copy(io.Discard, compressed); err == nil {
+	_, readErr := io.Copy(io.Discard, plain)
+	if readErr == nil || imagecrypt.CodeOf(readErr) != "" { // at its end
 		if err := compressed.is(l.blob.Digest); err != nil { // no wonder then
 			return err
+		}
+	}
+	for _, err := range []error{err, readErr} {
+		if imagecrypt.CodeOf(err) != "" { // what does not decrypt does not decompress either
+			return failed(CodeNotDecrypted, err, "layer %s", l.blob.Digest)
 		}
 	}
 	return failed(CodeLayerRefused, err, "layer %s (%s)", l.blob.Digest, l.blob.MediaType)

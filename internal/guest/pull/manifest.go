@@ -10,6 +10,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/nacre-project/nacre/imagecrypt"
 )
 
 const (
@@ -23,6 +25,7 @@ type layer struct {
 	blob        ocispec.Descriptor
 	diffID      digest.Digest // of the tar archive
 	compression compression
+	encrypted   bool
 }
 
 type compression int
@@ -179,11 +182,11 @@ func (d *document) parseConfig(text []byte, platform ocispec.Platform) (*ocispec
 		if err := diffID.Validate(); err != nil {
 			return nil, nil, failed(CodeMalformed, err, "the diff_id %q", diffID)
 		}
-		compression, known := compressions[blob.MediaType]
+		compression, known := compressions[imagecrypt.PlainMediaType(blob.MediaType)]
 		if !known {
 			return nil, nil, refuse(CodeUnsupported, "layer %d is of type %q", i+1, blob.MediaType)
 		}
-		layers[i] = layer{blob, diffID, compression}
+		layers[i] = layer{blob, diffID, compression, imagecrypt.Encrypted(blob.MediaType)}
 	}
 	return &config, layers, nil
 }

@@ -15,10 +15,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nacre-project/nacre/imagecrypt"
 	"github.com/nacre-project/nacre/internal/guest/unpack"
 )
 
@@ -70,6 +70,8 @@ type Config struct {
 	Credentials Text
 	// Resources gets what Registries and Credentials name by URI, when an image is pulled. Nil where there is no trustee.
 	Resources *Resources
+	// Keys gives the keys of encrypted layers. Nil is none: encrypted images are refused.
+	Keys imagecrypt.KeySource
 	// Policy is asked at every pull, before anything but the manifest is fetched. Nil is none: every image may be used.
 	Policy Policy
 
@@ -102,6 +104,7 @@ type Puller struct {
 	fixedAuths      authFile
 	registriesText  Text
 	authsText       Text
+	keys            imagecrypt.KeySource
 	policy          Policy
 	unpack          Unpacker
 	store           *store
@@ -128,9 +131,10 @@ func New(cfg Config) (*Puller, error) {
 	p := &Puller{
 		transport: transport,
 		resources: cfg.Resources,
+		keys:      cfg.Keys,
 		policy:    cfg.Policy,
 		unpack:    cfg.Unpack,
-		store:     &store{dir: dir, layers: map[digest.Digest]*slot{}},
+		store:     &store{dir: dir, layers: map[string]*slot{}},
 		parallel:  cfg.Parallel,
 		retry:     cfg.Retry.withDefaults(),
 		limits:    cfg.Limits.withDefaults(),

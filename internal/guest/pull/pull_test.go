@@ -673,7 +673,10 @@ func TestHostileImages(t *testing.T) {
 		{"an artifact", func(i *testImage) {
 			i.manifest = func(m *ocispec.Manifest) { m.Config.MediaType = "application/vnd.cncf.helm.config.v1+json" }
 		}, CodeUnsupported},
-		{"an encrypted layer", func(i *testImage) { i.layers[0].mediaType = ocispec.MediaTypeImageLayerGzip + "+encrypted" }, CodeUnsupported},
+		{"an encrypted layer of no kind", func(i *testImage) { i.layers[0].mediaType = "application/x-tar+encrypted" }, CodeUnsupported},
+		{"an encrypted layer, encrypted", func(i *testImage) {
+			i.layers[0].mediaType = ocispec.MediaTypeImageLayerGzip + "+encrypted+encrypted"
+		}, CodeUnsupported},
 		{"a layer that is called gzip and is zstd", func(i *testImage) {
 			i.layers[0].compression, i.layers[0].mediaType = zstandard, ocispec.MediaTypeImageLayerGzip
 		}, CodeLayerRefused},
