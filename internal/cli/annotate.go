@@ -8,38 +8,85 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// annotate sets an annotation of the Kubernetes object in text. It changes the syntax tree, so that comments and order stay.
+// annotate sets an annotation of the Pod in text: the one object of that kind among its documents, or the items of its list. It
+// changes the syntax tree, so that comments and order stay.
 func annotate(text []byte, key, value string) ([]byte, error) {
-	var document yaml.Node
-	if err := yaml.Unmarshal(text, &document); err != nil {
-		return nil, fmt.Errorf("reading the manifest: %w", err)
+	var documents, pods []*yaml.Node
+	for d := yaml.NewDecoder(bytes.NewReader(text)); ; {
+		document := &yaml.Node{}
+		if err := d.Decode(document); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return nil, fmt.Errorf("reading the manifest: %w", err)
+		}
+		if len(document.Content) == 0 || document.Content[0].Tag == "!!null" {
+			continue // an empty document
+		}
+		if document.Content[0].Kind != yaml.MappingNode {
+			return nil, errors.New("reading the manifest: it is not an object")
+		}
+		documents = append(documents, document)
+		pods = append(pods, podsIn(document.Content[0])...)
 	}
-	if len(document.Content) != 1 || document.Content[0].Kind != yaml.MappingNode {
-		return nil, errors.New("reading the manifest: it is not an object")
+	if len(pods) != 1 {
+		return nil, fmt.Errorf("reading the manifest: %d Pods in it, want one", len(pods))
 	}
-	node := document.Content[0]
+	if err := annotateObject(pods[0], key, value); err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	e := yaml.NewEncoder(&out)
+	e.SetIndent(2)
+	for _, document := range documents {
+		if err := e.Encode(document); err != nil {
+			return nil, fmt.Errorf("writing the manifest: %w", err)
+		}
+	}
+	if err := e.Close(); err != nil {
+		return nil, fmt.Errorf("writing the manifest: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// podsIn returns an object if it is a Pod, or those in its items.
+func podsIn(object *yaml.Node) []*yaml.Node {
+	kind := member(object, "kind")
+	items := member(object, "items")
+	switch {
+	case kind == nil:
+		return nil
+	case kind.Value == "Pod":
+		return []*yaml.Node{object}
+	case kind.Value != "List" || items == nil:
+		return nil
+	}
+	var pods []*yaml.Node
+	for _, item := range items.Content {
+		if item.Kind == yaml.MappingNode {
+			pods = append(pods, podsIn(item)...)
+		}
+	}
+	return pods
+}
+
+func annotateObject(node *yaml.Node, key, value string) error {
 	for _, name := range []string{"metadata", "annotations"} {
 		child := member(node, name)
 		if child == nil || child.Kind == yaml.ScalarNode && child.Tag == "!!null" {
 			child = set(node, name, &yaml.Node{Kind: yaml.MappingNode})
 		}
 		if child.Kind != yaml.MappingNode {
-			return nil, fmt.Errorf("reading the manifest: its %s is not an object", name)
+			return fmt.Errorf("reading the manifest: its %s is not an object", name)
 		}
 		node = child
 	}
 	set(node, key, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value})
-	var out bytes.Buffer
-	e := yaml.NewEncoder(&out)
-	e.SetIndent(2)
-	if err := errors.Join(e.Encode(&document), e.Close()); err != nil {
-		return nil, fmt.Errorf("writing the manifest: %w", err)
-	}
-	return out.Bytes(), nil
+	return nil
 }
 
 // member returns the value of a key of a mapping, nil if it is not there. Keys and values alternate in a mapping's content.

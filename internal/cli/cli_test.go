@@ -43,15 +43,20 @@ func TestLinesArePrefixed(t *testing.T) {
 func TestAnnotate(t *testing.T) {
 	for name, c := range map[string]struct{ in, want string }{
 		"none":         {"kind: Pod # a\nmetadata:\n  name: a\n", "kind: Pod # a\nmetadata:\n  name: a\n  annotations:\n    k: v\n"},
-		"null":         {"metadata:\n  annotations:\n", "metadata:\n  annotations:\n    k: v\n"},
-		"others":       {"metadata:\n  annotations:\n    x: y # z\n", "metadata:\n  annotations:\n    x: y # z\n    k: v\n"},
-		"there":        {"metadata:\n  annotations:\n    k: old\n    x: y\n", "metadata:\n  annotations:\n    k: v\n    x: y\n"},
-		"flow":         {"metadata: {name: a}\n", "metadata: {name: a, annotations: {k: v}}\n"},
+		"null":         {"kind: Pod\nmetadata:\n  annotations:\n", "kind: Pod\nmetadata:\n  annotations:\n    k: v\n"},
+		"others":       {"kind: Pod\nmetadata:\n  annotations:\n    x: y # z\n", "kind: Pod\nmetadata:\n  annotations:\n    x: y # z\n    k: v\n"},
+		"there":        {"kind: Pod\nmetadata:\n  annotations:\n    k: old\n    x: y\n", "kind: Pod\nmetadata:\n  annotations:\n    k: v\n    x: y\n"},
+		"flow":         {"{kind: Pod, metadata: {name: a}}\n", "{kind: Pod, metadata: {name: a, annotations: {k: v}}}\n"},
+		"documents":    {"kind: Secret\n---\nkind: Pod\n---\n# nothing\n", "kind: Secret\n---\nkind: Pod\nmetadata:\n  annotations:\n    k: v\n\n# nothing\n"},
+		"items":        {"kind: List\nitems:\n  - kind: Secret\n  - kind: Pod\n", "kind: List\nitems:\n  - kind: Secret\n  - kind: Pod\n    metadata:\n      annotations:\n        k: v\n"},
+		"two pods":     {"kind: Pod\n---\nkind: Pod\n", ""},
+		"no pod":       {"kind: Secret\n", ""},
+		"text behind":  {"kind: Pod\n---\ntext\n", ""},
 		"no metadata":  {"kind: Pod\n", "kind: Pod\nmetadata:\n  annotations:\n    k: v\n"},
 		"list":         {"- a\n", ""},
 		"empty":        {"", ""},
 		"not YAML":     {"a: [", ""},
-		"text instead": {"metadata: text\n", ""},
+		"text instead": {"kind: Pod\nmetadata: text\n", ""},
 	} {
 		got, err := annotate([]byte(c.in), "k", "v")
 		if (err != nil) != (c.want == "") || string(got) != c.want {

@@ -20,6 +20,7 @@ import (
 	"github.com/nacre-project/nacre/initdata"
 	"github.com/nacre-project/nacre/internal/policygen"
 	"github.com/nacre-project/nacre/internal/sandbox/pod"
+	"github.com/nacre-project/nacre/kbs"
 )
 
 func newInitData(o *owner) *cobra.Command {
@@ -41,6 +42,8 @@ type guestConfig struct {
 	policyFile string
 	podFile    string
 	policy     policygen.Pod
+	sealing    []string // key ids: resources that hold the keys of whom sealed secrets are taken
+	exposed    []string // values of the pod's Secrets that are not sealed
 }
 
 func newInitDataCreate(o *owner) *cobra.Command {
@@ -75,6 +78,9 @@ func newInitDataCreate(o *owner) *cobra.Command {
 				}
 				fmt.Fprintf(c.ErrOrStderr(), "%s: annotated\n", g.podFile)
 			}
+			if len(g.exposed) > 0 {
+				fmt.Fprintln(c.ErrOrStderr(), exposedNote(g.exposed))
+			}
 			digest, err := initdata.Digest(raw)
 			if err != nil {
 				return err
@@ -100,6 +106,8 @@ func newInitDataCreate(o *owner) *cobra.Command {
 	f.BoolVar(&g.policy.AllowExec, "allow-exec", false, "let the host start programs in the containers, and so read all that is in them")
 	f.BoolVar(&g.policy.AllowLogs, "allow-logs", true, "let the host read what the containers print")
 	f.StringVar(&g.policyFile, "policy", "", "an agent policy of your own, in Rego: package agent_policy")
+	f.StringArrayVar(&g.sealing, "sealing-key", nil,
+		"take sealed secrets that this key signed: kbs:///repository/type/tag, the resource with its public half (repeatable)")
 	f.StringVar(&g.algorithm, "algorithm", initdata.SHA256, "digest algorithm: sha256, sha384 or sha512")
 	f.StringVar(&out, "out", "", "write the init-data to this file (else, without --pod, to standard output)")
 	return c
@@ -124,7 +132,16 @@ func (g *guestConfig) build() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing %s: %w", initdata.AgentConfig, err)
 	}
-	data, err := toml.Marshal(dataConfig{KBC: kbcConfig{"cc_kbc", g.trustee, string(g.cert)}})
+	for _, kid := range g.sealing {
+		if _, err := kbs.ParseResourceURI(kid); err != nil {
+			return nil, fmt.Errorf("--sealing-key: %w", err)
+		}
+	}
+	hub := dataConfig{KBC: kbcConfig{"cc_kbc", g.trustee, string(g.cert)}}
+	if len(g.sealing) > 0 {
+		hub.Sealed = &sealedConfig{g.sealing}
+	}
+	data, err := toml.Marshal(hub)
 	if err != nil {
 		return nil, fmt.Errorf("writing %s: %w", initdata.DataConfig, err)
 	}
@@ -143,7 +160,11 @@ type (
 		Cert string `toml:"cert,multiline"`
 	}
 	dataConfig struct {
-		KBC kbcConfig `toml:"kbc"`
+		KBC    kbcConfig     `toml:"kbc"`
+		Sealed *sealedConfig `toml:"sealed_secrets,omitempty"` // ours
+	}
+	sealedConfig struct {
+		Keys []string `toml:"keys"`
 	}
 	kbcConfig struct {
 		Name string `toml:"name"`
@@ -176,6 +197,10 @@ func (g *guestConfig) agentPolicy() (string, error) {
 		if g.policy.Requests, err = pod.CreateRequests(p); err != nil {
 			return "", err
 		}
+		if g.policy.Files, err = pod.CopyRequests(p); err != nil {
+			return "", err
+		}
+		g.exposed = p.Exposed()
 	}
 	if len(g.policy.Requests)+len(g.policy.Images) == 0 {
 		return "", errors.New("no container would be allowed: name a pod with --pod, images with --allow-image, or a policy with --policy")

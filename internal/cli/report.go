@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/nacre-project/nacre/internal/sandbox"
 	"github.com/nacre-project/nacre/internal/sandbox/pod"
 )
@@ -55,7 +53,7 @@ func (l *lockedWriter) Write(b []byte) (int, error) {
 	return l.w.Write(b)
 }
 
-func newTerminal(stdout, stderr io.Writer, p *corev1.Pod) *terminal {
+func newTerminal(stdout, stderr io.Writer, p *pod.Manifest) *terminal {
 	return &terminal{
 		begin: time.Now(), stdout: &lockedWriter{w: stdout}, stderr: &lockedWriter{w: stderr}, pending: map[string]*time.Timer{},
 		prefixed: len(p.Spec.InitContainers)+len(p.Spec.Containers) > 1,

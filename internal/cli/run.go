@@ -10,10 +10,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nacre-project/nacre/internal/sandbox"
 	"github.com/nacre-project/nacre/internal/sandbox/pod"
@@ -95,7 +95,7 @@ the policy of the image, and no secret can reach it.`,
 const stepPlatform sandbox.Step = "platform"
 
 // readPod reads a manifest from a file, or from in for "-".
-func readPod(path string, in io.Reader) (*corev1.Pod, error) {
+func readPod(path string, in io.Reader) (*pod.Manifest, error) {
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
@@ -112,13 +112,16 @@ func readPod(path string, in io.Reader) (*corev1.Pod, error) {
 }
 
 // runPod boots a guest for the pod, runs it, and leaves nothing behind.
-func runPod(ctx context.Context, cfg sandbox.Config, p *corev1.Pod, report reporter) (int, error) {
+func runPod(ctx context.Context, cfg sandbox.Config, p *pod.Manifest, report reporter) (int, error) {
 	var err error
 	if cfg.InitData, err = pod.InitData(p); err != nil {
 		return 0, err
 	}
 	if cfg.InitData == nil {
 		report.note("this pod has no init-data: it runs under the image's own policy, and no secret can reach it")
+	}
+	if exposed := p.Exposed(); len(exposed) > 0 {
+		report.note(exposedNote(exposed))
 	}
 	vcpus, memory := pod.Size(p)
 	if cfg.VCPUs == 0 {
@@ -140,6 +143,11 @@ func runPod(ctx context.Context, cfg sandbox.Config, p *corev1.Pod, report repor
 		return code, vm.Explain(err)
 	}
 	return code, nil
+}
+
+// exposedNote says of values that they are secret by name only.
+func exposedNote(exposed []string) string {
+	return fmt.Sprintf("not sealed, so that this host reads them: %s; seal them with `nacre secret seal`", strings.Join(exposed, ", "))
 }
 
 func logger(w io.Writer, verbose bool) *slog.Logger {

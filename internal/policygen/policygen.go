@@ -11,11 +11,15 @@ package policygen
 
 import (
 	"bytes"
+	"crypto/sha256"
 	_ "embed"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nacre-project/nacre/api/agent"
 )
@@ -32,6 +36,8 @@ const driverImage = "image_guest_pull"
 type Pod struct {
 	// Requests are those that create the pod's containers: exactly such containers may run.
 	Requests []*agent.CreateContainerRequest
+	// Files are what the host copies into the guest: exactly such files, with this content.
+	Files []*agent.CopyFileRequest
 	// Images may run with whatever arguments, environment and user the host chooses.
 	Images []string
 	// AllowLogs lets the host read what containers print.
@@ -46,6 +52,7 @@ type (
 		AllowExec  bool        `json:"allow_exec"`
 		AllowLogs  bool        `json:"allow_logs"`
 		Containers []container `json:"containers"`
+		Files      []file      `json:"files,omitempty"`
 	}
 	container struct {
 		OCI      spec      `json:"OCI"`
@@ -83,6 +90,17 @@ type (
 		Type        string   `json:"type"`
 		Options     []string `json:"options"`
 	}
+	// file is a file or directory that the host copies, whole, with its content's SHA-256 in hex.
+	file struct {
+		Path     string `json:"path"`
+		Type     string `json:"file_type"`
+		FileMode uint32 `json:"file_mode"`
+		DirMode  uint32 `json:"dir_mode"`
+		UID      int32  `json:"uid"`
+		GID      int32  `json:"gid"`
+		Size     int64  `json:"file_size"`
+		SHA256   string `json:"data_sha256"`
+	}
 	// storage is a volume of the pod that the container has made.
 	storage struct {
 		Driver        string   `json:"driver"`
@@ -97,6 +115,13 @@ type (
 // Rego returns the policy's text.
 func (p Pod) Rego() (string, error) {
 	d := data{AllowExec: p.AllowExec, AllowLogs: p.AllowLogs, Containers: []container{}}
+	for _, r := range p.Files {
+		f, err := copied(r)
+		if err != nil {
+			return "", fmt.Errorf("writing an agent policy: %w", err)
+		}
+		d.Files = append(d.Files, f)
+	}
 	for _, r := range p.Requests {
 		if r.GetOCI().GetProcess() == nil || r.GetOCI().GetAnnotations()[annotationImage] == "" {
 			return "", errors.New("writing an agent policy: a request to create a container has no process or no image")
@@ -118,6 +143,18 @@ func (p Pod) Rego() (string, error) {
 	}
 	// The data is the last rule and begins in this way, so that verifiers can find it and show it as claims.
 	return rules + "policy_data := " + text.String(), nil
+}
+
+// copied is what a policy says of a file.
+func copied(r *agent.CopyFileRequest) (file, error) {
+	kind, ok := map[uint32]string{unix.S_IFREG: "Regular", unix.S_IFDIR: "Directory"}[r.GetFileMode()&unix.S_IFMT]
+	if !ok || r.GetOffset() != 0 || r.GetFileSize() != int64(len(r.GetData())) {
+		return file{}, fmt.Errorf("%s is not a whole file or a directory", r.GetPath())
+	}
+	digest := sha256.Sum256(r.GetData())
+	return file{
+		r.GetPath(), kind, r.GetFileMode(), r.GetDirMode(), r.GetUid(), r.GetGid(), r.GetFileSize(), hex.EncodeToString(digest[:]),
+	}, nil
 }
 
 // compared is what of a container's specification the rules look at.

@@ -364,3 +364,61 @@ func TestHostileNames(t *testing.T) {
 		t.Error("a request without anything was accepted")
 	}
 }
+
+// TestAttackCopiedFiles is a host that copies into the guest what the owner did not write, under a path that he did.
+func TestAttackCopiedFiles(t *testing.T) {
+	m, err := pod.Parse([]byte(`{apiVersion: v1, kind: Secret, metadata: {name: db}, stringData: {password: sealed.a.b.c}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  containers:
+  - {name: main, image: a, volumeMounts: [{name: v, mountPath: /v}]}
+  volumes: [{name: v, secret: {secretName: db}}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := pod.CopyRequests(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	requests, err := pod.CreateRequests(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := rego(t, policygen.Pod{Requests: requests, Files: files})
+	for _, f := range files {
+		if !asked(t, text, f) {
+			t.Errorf("%s is refused", f.Path)
+		}
+		if asked(t, rego(t, policygen.Pod{Requests: requests}), f) {
+			t.Errorf("%s is allowed although the policy names no files", f.Path)
+		}
+	}
+	if !asked(t, text, requests[0]) {
+		t.Error("the container is refused")
+	}
+	for name, change := range map[string]func(*agent.CopyFileRequest){
+		"another content": func(r *agent.CopyFileRequest) { r.Data = []byte("sealed.a.b.d") },
+		"no content":      func(r *agent.CopyFileRequest) { r.Data, r.FileSize = nil, 0 },
+		"a part":          func(r *agent.CopyFileRequest) { r.Data = r.Data[:4] },
+		"more to come":    func(r *agent.CopyFileRequest) { r.FileSize++ },
+		"an offset":       func(r *agent.CopyFileRequest) { r.Offset = 1 },
+		"another path":    func(r *agent.CopyFileRequest) { r.Path += "2" },
+		"a link":          func(r *agent.CopyFileRequest) { r.FileMode = 0o120777 },
+		"for all":         func(r *agent.CopyFileRequest) { r.FileMode |= 0o7 },
+		"another's":       func(r *agent.CopyFileRequest) { r.Uid = 1 },
+		"another group's": func(r *agent.CopyFileRequest) { r.Gid = 1 },
+		"its directory":   func(r *agent.CopyFileRequest) { r.DirMode = 0o777 },
+	} {
+		r := proto.Clone(files[1]).(*agent.CopyFileRequest)
+		if change(r); asked(t, text, r) {
+			t.Errorf("%s: allowed", name)
+		}
+	}
+	if _, err := (policygen.Pod{Files: []*agent.CopyFileRequest{{Path: "x", FileMode: 0o120777}}}).Rego(); err == nil {
+		t.Error("a policy for a link is written")
+	}
+}

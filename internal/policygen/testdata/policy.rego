@@ -61,6 +61,22 @@ CloseStdinRequest if policy_data.allow_exec
 
 TtyWinResizeRequest if policy_data.allow_exec
 
+# Files that the host copies: only those that policy_data names, whole, and with the content that it has. The guest keeps them
+# below one directory whatever their path.
+
+CopyFileRequest if {
+	some file in object.get(policy_data, "files", [])
+	input.path == file.path
+	input.file_type == file.file_type
+	input.file_mode == file.file_mode
+	input.dir_mode == file.dir_mode
+	input.uid == file.uid
+	input.gid == file.gid
+	input.offset == 0
+	input.file_size == file.file_size
+	input.data_sha256 == file.data_sha256
+}
+
 # Containers: only those that policy_data names.
 
 CreateContainerRequest if {

@@ -9,5 +9,8 @@
 // pulls. Whether a request is granted is up to the guest's policy, and what a guest answers is hostile: exit codes and output
 // are taken as they come, and every size has a cap.
 //
+// Secrets beside the pod go into the guest as they stand: into the environment, or as copied files. This package opens no sealed
+// one; the guest does.
+//
 // A manifest says more than this package can do. What it cannot do it refuses by name, so that no field is dropped in silence.
 package pod

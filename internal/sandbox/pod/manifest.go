@@ -28,6 +28,10 @@ apiVersion kind metadata.name metadata.annotations.*
 spec.restartPolicy spec.hostname spec.terminationGracePeriodSeconds
 spec.securityContext.runAsUser spec.securityContext.runAsGroup spec.securityContext.supplementalGroups.*
 spec.volumes.*.name spec.volumes.*.emptyDir spec.volumes.*.emptyDir.sizeLimit spec.volumes.*.emptyDir.medium
+spec.volumes.*.secret.secretName spec.volumes.*.secret.defaultMode spec.volumes.*.secret.optional
+spec.volumes.*.secret.items.*.key spec.volumes.*.secret.items.*.path spec.volumes.*.secret.items.*.mode
+@.env.*.valueFrom.secretKeyRef.name @.env.*.valueFrom.secretKeyRef.key @.env.*.valueFrom.secretKeyRef.optional
+@.envFrom.*.prefix @.envFrom.*.secretRef.name @.envFrom.*.secretRef.optional
 @.name @.image @.command.* @.args.* @.workingDir @.env.*.name @.env.*.value
 @.volumeMounts.*.name @.volumeMounts.*.mountPath @.volumeMounts.*.readOnly
 @.resources.limits.cpu @.resources.limits.memory
@@ -59,52 +63,101 @@ func paths(text string) map[string]bool {
 	return set
 }
 
-// Parse reads one Pod manifest in YAML or JSON and checks that this package can run all of it.
-func Parse(text []byte) (*corev1.Pod, error) {
+// Manifest is a pod with the Secrets beside it.
+type Manifest struct {
+	*corev1.Pod
+	secrets secrets
+}
+
+// Parse reads the manifest of one Pod, in YAML or JSON, and of the Secrets that it uses: as documents of one text, or as the items of a
+// List. It checks that this package can run all of it.
+func Parse(text []byte) (*Manifest, error) {
 	if len(text) > MaxManifest {
 		return nil, fmt.Errorf("reading the pod: %d bytes, at most %d are read", len(text), MaxManifest)
 	}
-	if documents(text) > 1 {
-		return nil, errors.New("reading the pod: more than one YAML document; give one Pod a file")
+	m := &Manifest{secrets: secrets{}}
+	for _, document := range documents(text) {
+		if err := m.add([]byte(document), true); err != nil {
+			return nil, err
+		}
 	}
+	if m.Pod == nil {
+		return nil, errors.New("reading the pod: there is none: give a Pod (apiVersion v1)")
+	}
+	if err := m.validate(); err != nil {
+		return nil, fmt.Errorf("pod %q: %w", m.Name, err)
+	}
+	return m, nil
+}
+
+// add reads one object.
+func (m *Manifest) add(text []byte, list bool) error {
 	var kind struct {
 		APIVersion string `json:"apiVersion"`
 		Kind       string `json:"kind"`
 	}
 	if err := yaml.Unmarshal(text, &kind); err != nil {
-		return nil, fmt.Errorf("reading the pod: this is not the manifest of a Pod: %w", err)
+		return fmt.Errorf("reading the pod: this is not the manifest of a Pod: %w", err)
 	}
-	if kind.APIVersion != "v1" || kind.Kind != "Pod" {
-		return nil, fmt.Errorf("reading the pod: this is apiVersion %q, kind %q; give a Pod (apiVersion v1)", kind.APIVersion, kind.Kind)
+	switch {
+	case kind.APIVersion == "v1" && kind.Kind == "Pod" && m.Pod != nil:
+		return errors.New("reading the pod: more than one Pod; give one Pod a file")
+	case kind.APIVersion == "v1" && kind.Kind == "Pod":
+		m.Pod = &corev1.Pod{}
+		if err := yaml.UnmarshalStrict(text, m.Pod); err != nil {
+			return fmt.Errorf("reading the pod: %w", err)
+		}
+		return nil
+	case kind.APIVersion == "v1" && kind.Kind == "Secret":
+		secret := &corev1.Secret{}
+		if err := yaml.UnmarshalStrict(text, secret); err != nil {
+			return fmt.Errorf("reading a secret: %w", err)
+		}
+		return m.secrets.add(secret)
+	case kind.APIVersion == "v1" && kind.Kind == "List" && list:
+		return m.addItems(text)
 	}
-	p := &corev1.Pod{}
-	if err := yaml.UnmarshalStrict(text, p); err != nil {
-		return nil, fmt.Errorf("reading the pod: %w", err)
-	}
-	if err := validate(p); err != nil {
-		return nil, fmt.Errorf("pod %q: %w", p.Name, err)
-	}
-	return p, nil
+	return fmt.Errorf("reading the pod: this is apiVersion %q, kind %q; give a Pod, and the Secrets that it uses (apiVersion v1)",
+		kind.APIVersion, kind.Kind)
 }
 
-var separator = regexp.MustCompile(`(?m)^---(\s|$)`)
+func (m *Manifest) addItems(text []byte) error {
+	raw, err := yaml.YAMLToJSONStrict(text)
+	if err != nil {
+		return fmt.Errorf("reading the pod's list: %w", err)
+	}
+	var list struct {
+		Items []json.RawMessage `json:"items"`
+	}
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return fmt.Errorf("reading the pod's list: %w", err)
+	}
+	for _, item := range list.Items {
+		if err := m.add(item, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
-// documents counts the YAML documents that hold anything: what a parser that reads the first only would drop.
-func documents(text []byte) int {
-	n := 0
+var separator = regexp.MustCompile(`(?m)^(---|\.\.\.)(\s|$)`)
+
+// documents are the YAML documents that hold anything: a parser that reads the first only would drop the others.
+func documents(text []byte) []string {
+	var all []string
 	for _, document := range separator.Split(string(text), -1) {
 		for line := range strings.Lines(document) {
 			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-				n++
+				all = append(all, document)
 				break
 			}
 		}
 	}
-	return n
+	return all
 }
 
 // InitData returns the init-data text in the pod's annotation, nil if it has none.
-func InitData(p *corev1.Pod) ([]byte, error) {
+func InitData(p *Manifest) ([]byte, error) {
 	value, ok := p.Annotations[initdata.Annotation]
 	if !ok {
 		return nil, nil
@@ -121,7 +174,7 @@ const overheadMiB = 256
 
 // Size returns what the containers' limits ask for: virtual processors, and memory of the guest in MiB. 0 means that some
 // container has no limit, so that the default applies.
-func Size(p *corev1.Pod) (vcpus, memoryMiB int) {
+func Size(p *Manifest) (vcpus, memoryMiB int) {
 	const mib = 1 << 20
 	var milliCPU, bytes int64
 	cpuLimited, memoryLimited := true, true
@@ -141,7 +194,8 @@ func Size(p *corev1.Pod) (vcpus, memoryMiB int) {
 	return vcpus, memoryMiB
 }
 
-func validate(p *corev1.Pod) error {
+func (m *Manifest) validate() error {
+	p := m.Pod
 	if err := unsupported(p); err != nil {
 		return err
 	}
@@ -165,8 +219,8 @@ func validate(p *corev1.Pod) error {
 		if !name.MatchString(v.Name) || slices.Contains(volumes, v.Name) {
 			errs = append(errs, fmt.Errorf("volume %q: must be a DNS label and the only one of its name", v.Name))
 		}
-		if v.EmptyDir == nil {
-			errs = append(errs, fmt.Errorf("volume %q: only emptyDir volumes can be mounted yet", v.Name))
+		if (v.EmptyDir == nil) == (v.Secret == nil) {
+			errs = append(errs, fmt.Errorf("volume %q: only emptyDir and secret volumes can be mounted yet", v.Name))
 		}
 		volumes = append(volumes, v.Name)
 	}
@@ -182,16 +236,19 @@ func validate(p *corev1.Pod) error {
 		if c.Image == "" {
 			errs = append(errs, fmt.Errorf("container %q: no image", c.Name))
 		}
-		for _, m := range c.VolumeMounts {
-			if !slices.Contains(volumes, m.Name) {
-				errs = append(errs, fmt.Errorf("container %q mounts volume %q, which the pod does not have", c.Name, m.Name))
+		for _, mount := range c.VolumeMounts {
+			if !slices.Contains(volumes, mount.Name) {
+				errs = append(errs, fmt.Errorf("container %q mounts volume %q, which the pod does not have", c.Name, mount.Name))
 			}
-			if !strings.HasPrefix(m.MountPath, "/") {
-				errs = append(errs, fmt.Errorf("container %q: mountPath %q is not absolute", c.Name, m.MountPath))
+			if !strings.HasPrefix(mount.MountPath, "/") {
+				errs = append(errs, fmt.Errorf("container %q: mountPath %q is not absolute", c.Name, mount.MountPath))
 			}
 		}
+		_, err := m.environment(&c)
+		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	_, err := CopyRequests(m)
+	return errors.Join(append(errs, err)...)
 }
 
 var name = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)

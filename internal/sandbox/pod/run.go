@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type Agent interface {
 	UpdateInterface(context.Context, *agent.UpdateInterfaceRequest) (*agent.Interface, error)
 	UpdateRoutes(context.Context, *agent.UpdateRoutesRequest) (*agent.Routes, error)
 	CreateSandbox(context.Context, *agent.CreateSandboxRequest) (*emptypb.Empty, error)
+	CopyFile(context.Context, *agent.CopyFileRequest) (*emptypb.Empty, error)
 	CreateContainer(context.Context, *agent.CreateContainerRequest) (*emptypb.Empty, error)
 	StartContainer(context.Context, *agent.StartContainerRequest) (*emptypb.Empty, error)
 	SignalProcess(context.Context, *agent.SignalProcessRequest) (*emptypb.Empty, error)
@@ -97,7 +99,7 @@ const (
 // Run runs the pod to its end and returns its exit code: that of the first container, in the order of the manifest, whose
 // code was not 0. When ctx ends, the containers are asked to terminate, killed after the pod's grace period, and the error is
 // ctx's cause. The guest is left running, its sandbox destroyed.
-func Run(ctx context.Context, a Agent, p *corev1.Pod, o Options) (int, error) {
+func Run(ctx context.Context, a Agent, p *Manifest, o Options) (int, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -144,7 +146,7 @@ func (e answerError) Unwrap() error { return e.err }
 type runner struct {
 	Options
 	agent     Agent
-	pod       *corev1.Pod
+	pod       *Manifest
 	sandboxID string
 }
 
@@ -178,13 +180,22 @@ func (r *runner) prepare(ctx context.Context) error {
 		return answerError{"setting the guest's route", err}
 	}
 	if _, err := r.agent.CreateSandbox(ctx, &agent.CreateSandboxRequest{
-		Hostname: hostname(r.pod), SandboxId: r.sandboxID, Dns: []string{"nameserver " + nameServer},
+		Hostname: hostname(r.pod.Pod), SandboxId: r.sandboxID, Dns: []string{"nameserver " + nameServer},
 		Storages: []*agent.Storage{{
 			Driver: "ephemeral", Source: "shm", Fstype: "tmpfs", MountPoint: sharedMemory,
 			Options: []string{"noexec", "nosuid", "nodev", "mode=1777", "size=67108864"},
 		}},
 	}); err != nil {
 		return answerError{"creating the pod's sandbox", err}
+	}
+	files, err := CopyRequests(r.pod)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if _, err := r.agent.CopyFile(ctx, f); err != nil {
+			return answerError{"copying " + strings.TrimPrefix(f.Path, copiedVolumes) + " into the guest", err}
+		}
 	}
 	return nil
 }

@@ -67,6 +67,10 @@ func (f *fakeAgent) CreateSandbox(context.Context, *agent.CreateSandboxRequest) 
 	return &emptypb.Empty{}, f.call("CreateSandbox")
 }
 
+func (f *fakeAgent) CopyFile(_ context.Context, r *agent.CopyFileRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, f.call(fmt.Sprintf("CopyFile %s %o %s", r.Path, r.FileMode, r.Data))
+}
+
 func (f *fakeAgent) DestroySandbox(context.Context, *agent.DestroySandboxRequest) (*emptypb.Empty, error) {
 	return &emptypb.Empty{}, f.call("DestroySandbox")
 }

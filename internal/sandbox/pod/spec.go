@@ -59,7 +59,7 @@ var (
 
 // CreateRequests are the requests that create the pod's containers, init containers first, with the identifiers left open. They are
 // what an agent policy for the pod has to allow.
-func CreateRequests(p *corev1.Pod) ([]*agent.CreateContainerRequest, error) {
+func CreateRequests(p *Manifest) ([]*agent.CreateContainerRequest, error) {
 	var requests []*agent.CreateContainerRequest
 	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
 		r, err := createRequest(p, &c, "", "")
@@ -72,12 +72,15 @@ func CreateRequests(p *corev1.Pod) ([]*agent.CreateContainerRequest, error) {
 }
 
 // createRequest asks for one container of the pod.
-func createRequest(p *corev1.Pod, c *corev1.Container, sandboxID, id string) (*agent.CreateContainerRequest, error) {
+func createRequest(p *Manifest, c *corev1.Container, sandboxID, id string) (*agent.CreateContainerRequest, error) {
 	image, err := imageStorage(c.Image, id)
 	if err != nil {
 		return nil, err
 	}
-	process, annotations := process(p, c)
+	process, annotations, err := process(p, c)
+	if err != nil {
+		return nil, err
+	}
 	annotations[annotationContainerType] = "container"
 	annotations[annotationKataContainerType] = "pod_container"
 	annotations[annotationContainerName] = c.Name
@@ -92,7 +95,7 @@ func createRequest(p *corev1.Pod, c *corev1.Container, sandboxID, id string) (*a
 			Version:     "1.1.0",
 			Process:     process,
 			Root:        &agent.Root{Path: rootfs(id), Readonly: readOnlyRoot(c)},
-			Hostname:    hostname(p),
+			Hostname:    hostname(p.Pod),
 			Mounts:      standardMounts(),
 			Annotations: annotations,
 			Linux: &agent.Linux{
@@ -110,10 +113,15 @@ func createRequest(p *corev1.Pod, c *corev1.Container, sandboxID, id string) (*a
 	for _, m := range c.VolumeMounts {
 		source := ephemeralDir + m.Name
 		options := []string{"rbind", "rprivate", "rw"}
-		if m.ReadOnly {
+		secret := slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name && v.Secret != nil })
+		if secret {
+			source = copiedVolumes + m.Name
+		} else {
+			request.Storages = append(request.Storages, volumeStorage(p.Pod, m.Name, source))
+		}
+		if m.ReadOnly || secret {
 			options[2] = "ro"
 		}
-		request.Storages = append(request.Storages, volumeStorage(p, m.Name, source))
 		request.OCI.Mounts = append(request.OCI.Mounts,
 			&agent.Mount{Destination: m.MountPath, Source: source, Type: "bind", Options: options})
 	}
@@ -167,18 +175,25 @@ func standardMounts() []*agent.Mount {
 }
 
 // process is what runs, and the annotations that say what of it is the image's to decide.
-func process(p *corev1.Pod, c *corev1.Container) (*agent.Process, map[string]string) {
+func process(p *Manifest, c *corev1.Container) (*agent.Process, map[string]string, error) {
 	annotations := map[string]string{}
 	values := map[string]string{}
 	lookup := func(name string) (string, bool) {
 		v, ok := values[name]
 		return v, ok
 	}
-	env := []string{"HOSTNAME=" + hostname(p)}
-	for _, e := range c.Env {
-		value := expand(e.Value, lookup)
-		values[e.Name] = value
-		env = append(env, e.Name+"="+value)
+	env := []string{"HOSTNAME=" + hostname(p.Pod)}
+	variables, err := p.environment(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, v := range variables {
+		value := v.value
+		if !v.literal {
+			value = expand(value, lookup)
+		}
+		values[v.name] = value
+		env = append(env, v.name+"="+value)
 	}
 	var args []string
 	for _, a := range slices.Concat(c.Command, c.Args) {
@@ -213,7 +228,7 @@ func process(p *corev1.Pod, c *corev1.Container) (*agent.Process, map[string]str
 		Capabilities: &agent.LinuxCapabilities{Bounding: granted, Effective: granted, Permitted: granted},
 		// Absent means allowed, which is Kubernetes' default.
 		NoNewPrivileges: context.AllowPrivilegeEscalation != nil && !*context.AllowPrivilegeEscalation,
-	}, annotations
+	}, annotations, nil
 }
 
 func capabilities(change *corev1.Capabilities) []string {
