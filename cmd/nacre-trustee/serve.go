@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -88,15 +89,11 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		Platforms: map[attest.TEE]broker.Platform{
 			attest.SNP: platform.SNP(snp.Config{Roots: roots, Store: kds, UnsafeAllowDebug: s.UnsafeAllowDebug}),
 		},
-		Plugins:   map[string]resource.Plugin{"resource": secrets},
-		Resources: secrets,
-		Admin: admin.New(admin.Config{Keys: keys, Audience: s.AdminAudience,
-			LongestLifetime: time.Duration(s.AdminLongestLifetime)}),
+		Plugins:                map[string]resource.Plugin{"resource": secrets},
+		Resources:              secrets,
 		Log:                    log,
-		SessionLifetime:        time.Duration(s.SessionLifetime),
-		TokenLifetime:          time.Duration(s.TokenLifetime),
+		Tunable:                tunable(s, keys),
 		ReferenceValueLifetime: time.Duration(s.ReferenceValueLifetime),
-		BodyLimit:              s.BodyLimit,
 		MaxAttests:             s.MaxAttests,
 		Limits: broker.Limits{Origin: origin, RefusalsPerSecond: s.RefusalsPerSecond, RefusalBurst: s.RefusalBurst,
 			Requests: s.MaxRequests, BodyMemory: s.MaxBodyMemory},
@@ -132,21 +129,30 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}
+	files := &reloader{data: data, broker: b, log: log, read: s.again}
+	files.settings.Store(s)
 	if !s.UnsafeHTTP {
-		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+		files.cert.Store(&cert)
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: files.certificate}
 	}
+	files.seen = files.files()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watched, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	watching.Go(func() { files.run(watched) })
 	warn(log, s, roots)
 	report := started{settings: s, address: listener.Addr().String(), cert: cert, certPath: certPath, roots: roots,
 		keys: keys, adminKeyMade: made}
 	if err := report.print(stdout); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	return until(ctx, b, server, listener, s, log)
+	return until(ctx, b, server, listener, files.settings.Load, log)
 }
 
 // until serves until the context ends, then waits for requests under way. It returns nil when all of them ended.
-func until(ctx context.Context, b *broker.Broker, server *http.Server, listener net.Listener, s *settings,
-	log *slog.Logger) error {
+func until(ctx context.Context, b *broker.Broker, server *http.Server, listener net.Listener,
+	inForce func() *settings, log *slog.Logger) error {
 	ended := make(chan error, 1)
 	go func() {
 		if server.TLSConfig != nil {
@@ -161,6 +167,7 @@ func until(ctx context.Context, b *broker.Broker, server *http.Server, listener 
 	case <-ctx.Done():
 	}
 	b.Drain()
+	s := inForce()
 	if delay := time.Duration(s.DrainDelay); delay > 0 {
 		log.Info("ending: not ready any more; requests are taken for the drain delay", "delay", delay)
 		select {

@@ -67,6 +67,9 @@ type settings struct {
 	UnsafeAllowDebug    bool `toml:"unsafe-allow-debug"`
 	UnsafeHTTP          bool `toml:"unsafe-http"`
 	UnsafeKeyBesideData bool `toml:"unsafe-key-beside-data"`
+
+	// again reads the settings once more, from where they came.
+	again func() (*settings, error)
 }
 
 // defaultMaxConnections is far more than guests need, and keeps memory and file descriptors within bounds.
@@ -199,6 +202,15 @@ const maxConfig = 1 << 20
 
 // load reads the settings: defaults, then the file, then the flags.
 func load(args []string, getenv func(string) string, out io.Writer) (*settings, error) {
+	s, err := loadOnce(args, getenv, out)
+	if err != nil {
+		return nil, err
+	}
+	s.again = func() (*settings, error) { return loadOnce(args, getenv, io.Discard) }
+	return s, nil
+}
+
+func loadOnce(args []string, getenv func(string) string, out io.Writer) (*settings, error) {
 	if len(args) > 0 && args[0] == "serve" {
 		args = args[1:]
 	}
@@ -287,6 +299,8 @@ func (s *settings) check() error {
 	case s.MaxBodyMemory < bodyShare*s.BodyLimit:
 		return fmt.Errorf("--max-body-memory must be at least %d times --body-limit, so that one body fits into one "+
 			"client's share", bodyShare)
+	case time.Duration(s.TokenLifetime) > broker.MaxTokenLifetime:
+		return fmt.Errorf("--token-lifetime may be at most %s", broker.MaxTokenLifetime)
 	case time.Duration(s.SessionLifetime) > broker.MaxSessionLifetime:
 		return fmt.Errorf("--session-lifetime may be at most %s", broker.MaxSessionLifetime)
 	}

@@ -64,7 +64,7 @@ func (b *Broker) auth(ctx context.Context, c *call) (*reply, error) {
 			"Attestation error: RCAR handshake Auth failed: no verifier for this platform is configured").
 			because(fmt.Errorf("no verifier for %q is configured", clip(string(request.TEE))))
 	}
-	s := newSession(request.TEE, b.now().Add(b.sessionLifetime))
+	s := newSession(request.TEE, b.now().Add(b.tunable.Load().SessionLifetime))
 	cookie, err := b.cookie(s)
 	if err != nil {
 		return nil, err
@@ -275,8 +275,8 @@ func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestat
 		submod.Extensions[RootOfTrust] = verified.Root
 	}
 	id := newTokenID()
-	token, err := b.signer.Sign(ear.Token{
-		Profile: ear.Profile, IssuedAt: now, Expiry: now.Add(b.tokenLifetime), Issuer: tokenIssuer, ID: id,
+	token, err := b.ring.Load().signer.Sign(ear.Token{
+		Profile: ear.Profile, IssuedAt: now, Expiry: now.Add(b.tunable.Load().TokenLifetime), Issuer: tokenIssuer, ID: id,
 		Verifier: ear.VerifierID{Developer: tokenDeveloper, Build: tokenBuild},
 		Submods:  map[string]ear.Submod{string(verified.Class) + "0": submod},
 	})

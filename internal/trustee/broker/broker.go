@@ -6,9 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +16,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/nacre-project/nacre/attest"
-	"github.com/nacre-project/nacre/ear"
 	"github.com/nacre-project/nacre/internal/trustee/admin"
 	"github.com/nacre-project/nacre/internal/trustee/appraisal"
 	"github.com/nacre-project/nacre/internal/trustee/audit"
@@ -50,14 +49,11 @@ type Config struct {
 	Platforms map[attest.TEE]Platform // what is not in it is refused
 	Plugins   map[string]resource.Plugin
 	Resources resource.Stored // what administrators list
-	Admin     *admin.Authenticator
 	Log       *slog.Logger
+	Tunable
 
-	SessionLifetime        time.Duration // from challenge to attestation, and of a cookie's token
-	TokenLifetime          time.Duration
 	ReferenceValueLifetime time.Duration
-	BodyLimit              int64 // bytes
-	MaxAttests             int   // verified at the same time
+	MaxAttests             int // verified at the same time
 	Limits                 Limits
 	SimulatedRoots         int // how many are trusted, for /metrics
 	// UnsafePlainHTTP sends the cookie without the attribute Secure, because without TLS clients would not return it.
@@ -73,6 +69,8 @@ const (
 	DefaultMaxAttests      = 64
 	// MaxSessionLifetime is how long the keys that seal cookies are kept.
 	MaxSessionLifetime = time.Hour
+	// MaxTokenLifetime is how long a token may live. One that says it lives longer is none of this trustee's.
+	MaxTokenLifetime = 24 * time.Hour
 )
 
 const (
@@ -107,9 +105,9 @@ type Broker struct {
 	policies  *policies
 	router    *router
 	cookies   *cookies
-	signer    *ear.Signer
-	keys      []ear.Key
-	jwks      []byte
+	ring      atomic.Pointer[keyring]
+	rotating  sync.Mutex
+	tunable   atomic.Pointer[Tunable]
 	tokens    *lru.Cache[string, *guest]              // by their compact forms
 	initDatas *lru.Cache[string, *appraisal.InitData] // by their texts
 	refused   *audit.Budget                           // of records of refused evidence
@@ -122,19 +120,16 @@ type Broker struct {
 	logged    *rate.Limiter // lines about refused requests
 	now       func() time.Time
 
-	sessionLifetime, tokenLifetime time.Duration
-	bodyLimit                      int64
-	secureCookie                   bool
+	secureCookie bool
 }
 
 // New loads what the store holds and returns a broker.
 func New(ctx context.Context, c Config) (*Broker, error) {
-	if c.Store == nil || c.Admin == nil || c.Log == nil {
-		return nil, errors.New("a broker needs a store, an administrators' authenticator and a log")
+	if c.Store == nil || c.Log == nil {
+		return nil, errors.New("a broker needs a store and a log")
 	}
 	b := &Broker{
 		store: c.Store, platforms: c.Platforms, plugins: c.Plugins, resources: c.Resources,
-		sessionLifetime: c.SessionLifetime, tokenLifetime: c.TokenLifetime, bodyLimit: c.BodyLimit,
 		secureCookie: !c.UnsafePlainHTTP, now: c.Now, log: c.Log,
 		logged: rate.NewLimiter(refusalLines, refusalLineBurst), metrics: newMetrics(c.SimulatedRoots),
 		limits: newLimits(c.Limits),
@@ -142,17 +137,8 @@ func New(ctx context.Context, c Config) (*Broker, error) {
 	if b.now == nil {
 		b.now = time.Now
 	}
-	if b.sessionLifetime <= 0 {
-		b.sessionLifetime = DefaultSessionLifetime
-	}
-	if b.sessionLifetime > MaxSessionLifetime {
-		return nil, fmt.Errorf("sessions of %s are too long; at most %s", b.sessionLifetime, MaxSessionLifetime)
-	}
-	if b.tokenLifetime <= 0 {
-		b.tokenLifetime = DefaultTokenLifetime
-	}
-	if b.bodyLimit <= 0 {
-		b.bodyLimit = DefaultBodyLimit
+	if err := b.Tune(c.Tunable); err != nil {
+		return nil, err
 	}
 	if c.MaxAttests <= 0 {
 		c.MaxAttests = DefaultMaxAttests
@@ -168,9 +154,11 @@ func New(ctx context.Context, c Config) (*Broker, error) {
 	if b.cookies, err = openCookies(ctx, c.Store, b.now); err != nil {
 		return nil, err
 	}
-	if err := b.openSigner(ctx); err != nil {
+	ring, err := openKeyring(ctx, c.Store, b.now())
+	if err != nil {
 		return nil, err
 	}
+	b.ring.Store(ring)
 	if b.tokens, err = lru.New[string, *guest](rememberedTokens); err != nil {
 		return nil, err
 	}
@@ -181,33 +169,17 @@ func New(ctx context.Context, c Config) (*Broker, error) {
 		return nil, err
 	}
 	// A period is never shorter than a token's life, so that a token has only one.
-	if b.denied, err = audit.NewBudget(deniedTokens, deniedLimit, max(b.tokenLifetime, refusedPeriod)); err != nil {
+	if b.denied, err = audit.NewBudget(deniedTokens, deniedLimit, MaxTokenLifetime); err != nil {
 		return nil, err
 	}
-	b.router = &router{authenticate: c.Admin.Authenticate, admit: b.admit, plugins: b.plugin}
+	b.router = &router{authenticate: b.administrator, admit: b.admit, plugins: b.plugin}
 	b.register()
 	return b, nil
 }
 
-// openSigner loads the key that signs tokens, or makes it.
-func (b *Broker) openSigner(ctx context.Context) error {
-	text, err := own(ctx, b.store, "token-key", func() ([]byte, error) {
-		signer, err := ear.GenerateSigner()
-		if err != nil {
-			return nil, err
-		}
-		key, err := signer.MarshalPEM()
-		return key.Reveal(), err
-	})
-	if err != nil {
-		return err
-	}
-	if b.signer, err = ear.ParseSigner(text); err != nil {
-		return err
-	}
-	b.keys = []ear.Key{b.signer.Public()}
-	b.jwks, err = ear.JWKS(b.keys...)
-	return err
+// administrator says which administrator a token is of, by the keys in force.
+func (b *Broker) administrator(token string) (admin.Identity, error) {
+	return b.tunable.Load().Admin.Authenticate(token)
 }
 
 // register names every route.
@@ -219,7 +191,8 @@ func (b *Broker) register() {
 	r.public(http.MethodGet, "/readyz", func(context.Context, *call) (*reply, error) { return b.ready() })
 	r.public(http.MethodGet, "/metrics", func(context.Context, *call) (*reply, error) { return b.metrics.text() })
 	r.public(http.MethodGet, "/.well-known/jwks.json", func(context.Context, *call) (*reply, error) {
-		return &reply{contentType: typeJSON, body: b.jwks}, nil
+		b.trusted(b.now())
+		return &reply{contentType: typeJSON, body: b.ring.Load().jwks}, nil
 	})
 	r.public(http.MethodPost, protocolPrefix+"auth", b.auth)
 	r.public(http.MethodPost, protocolPrefix+"attest", b.attest)
@@ -236,6 +209,7 @@ func (b *Broker) register() {
 	r.administrators(http.MethodGet, adminPrefix+"reference-values", b.listReferenceValues)
 	r.administrators(http.MethodGet, adminPrefix+"reference-value-history/", b.referenceValueHistory)
 	r.administrators(http.MethodDelete, adminPrefix+"reference-value/", b.deleteReferenceValue)
+	r.administrators(http.MethodPost, adminPrefix+"token-key", b.rotateTokenKey)
 	r.administrators(http.MethodGet, adminPrefix+"audit", b.audit)
 	r.administrators(http.MethodGet, adminPrefix+"audit/verify", b.verifyAudit)
 }

@@ -211,6 +211,7 @@ func (b *Broker) sessionToken(ctx context.Context, c *call) (string, error) {
 // verifyToken verifies a token. Tokens seen before are remembered; only the clock can have changed since.
 func (b *Broker) verifyToken(c *call, compact string) (*guest, error) {
 	now := b.now()
+	keys := b.trusted(now) // first: it forgets tokens of keys whose time is over
 	if g, ok := b.tokens.Get(compact); ok {
 		if !now.Before(g.expires) {
 			return nil, tokenFailure(ear.ErrExpired)
@@ -221,9 +222,12 @@ func (b *Broker) verifyToken(c *call, compact string) (*guest, error) {
 	if err := b.admit(c); err != nil {
 		return nil, err
 	}
-	token, claims, err := ear.Verify(compact, b.keys, now, ear.Options{})
+	token, claims, err := ear.Verify(compact, keys, now, ear.Options{})
 	if err != nil {
 		return nil, tokenFailure(err)
+	}
+	if lives := token.Expiry.Sub(token.IssuedAt); lives > MaxTokenLifetime {
+		return nil, tokenFailure(fmt.Errorf("the token lives for %s, at most %s are given", lives, MaxTokenLifetime))
 	}
 	g, err := newGuest(token, claims)
 	if err != nil {

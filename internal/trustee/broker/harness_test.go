@@ -113,9 +113,10 @@ func start(t testing.TB, deviate ...func(*broker.Config)) *trustee {
 	s.config = broker.Config{
 		Platforms: map[attest.TEE]broker.Platform{attest.SNP: platform.SNP(snp.Config{Roots: []snp.Root{ours.Root()},
 			Now: s.now})},
-		Admin: admin.New(admin.Config{Keys: []ed25519.PublicKey{s.owner.Public()}, Now: s.now}),
-		Log:   slog.New(broker.LogHandler{Handler: slog.NewJSONHandler(&s.log, nil)}),
-		Now:   s.now,
+		Tunable: broker.Tunable{Admin: admin.New(admin.Config{Keys: []ed25519.PublicKey{s.owner.Public()},
+			Now: s.now})},
+		Log: slog.New(broker.LogHandler{Handler: slog.NewJSONHandler(&s.log, nil)}),
+		Now: s.now,
 	}
 	for _, d := range deviate {
 		d(&s.config)

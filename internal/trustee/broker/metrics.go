@@ -40,6 +40,9 @@ type metrics struct {
 	unlogged          prometheus.Counter
 	limited           *prometheus.CounterVec
 	limitedBodies     prometheus.Counter // of limited
+	rotations         prometheus.Counter
+	reloads           *prometheus.CounterVec
+	reloaded          prometheus.Gauge
 }
 
 func newMetrics(simulatedRoots int) *metrics {
@@ -87,6 +90,11 @@ func newMetrics(simulatedRoots int) *metrics {
 	m.limited = counters("nacre_limited_total",
 		"Requests and connections turned away, by the limit that was reached.", "limit")
 	m.limitedBodies = m.limited.WithLabelValues(limitBodies)
+	m.rotations = counter("nacre_token_key_rotations_total", "New keys that sign tokens.")
+	m.reloads = counters("nacre_reloads_total", "Files read again, by whether what they say is in force.", "result")
+	m.reloaded = prometheus.NewGauge(prometheus.GaugeOpts{Name: "nacre_last_reload_timestamp_seconds",
+		Help: "When other files were put in force, in seconds since 1970; 0 when none were."})
+	m.registry.MustRegister(m.reloaded)
 	roots := prometheus.NewGauge(prometheus.GaugeOpts{Name: "nacre_simulated_roots",
 		Help: "Simulated roots that are trusted. Anything but 0 is for development only."})
 	roots.Set(float64(simulatedRoots))

@@ -199,7 +199,7 @@ func methodNotAllowed(method, allow string) *failure {
 // ServeHTTP answers one request.
 func (b *Broker) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	start := time.Now()
-	c := &call{http: req, id: newRequestID(), limit: b.bodyLimit, w: w, bodies: b.limits.bodies,
+	c := &call{http: req, id: newRequestID(), limit: b.tunable.Load().BodyLimit, w: w, bodies: b.limits.bodies,
 		limited: b.metrics.limitedBodies,
 		client:  b.limits.origin.Client(req.RemoteAddr, req.Header["X-Forwarded-For"])}
 	ctx := WithRequestID(req.Context(), c.id)
