@@ -103,7 +103,10 @@ func (l *lookaside) check(base string) error {
 	}
 	switch u.Scheme {
 	case "kbs":
-		_, err := kbs.ParseResourceURI(strings.TrimSuffix(base, "/") + "/tag")
+		resource, err := kbs.ParseResourceURI(strings.TrimSuffix(base, "/") + "/tag")
+		if err == nil && (len(resource.Path) != 3 || !strings.HasPrefix(base, "kbs:///")) {
+			err = fmt.Errorf("%s: want kbs:///repository/type, to which the name of a signature is added", base)
+		}
 		return err
 	case "http", "https":
 		if l.fetch == nil {
