@@ -61,7 +61,9 @@ func (o owner) resource(ctx context.Context, uri string) (secret.Bytes, error) {
 }
 
 // Key implements imagecrypt.KeySource.
-func (o owner) Key(ctx context.Context, kid string) (secret.Bytes, error) { return o.resource(ctx, kid) }
+func (o owner) Key(ctx context.Context, kid string) (secret.Bytes, error) {
+	return o.resource(ctx, kid)
+}
 
 // imagePolicy is the signature policy as it stands when an image is used: the trustee's may change while the pod runs.
 type imagePolicy struct {

@@ -58,7 +58,7 @@ func xattrs(e entry, records ...string) entry {
 	return e
 }
 
-func archive(t testing.TB, entries ...entry) []byte {
+func tarball(t testing.TB, entries ...entry) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -194,7 +194,7 @@ func TestExtract(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			layer, _, err := extract(t, archive(t, tt.entries...), Limits{})
+			layer, _, err := extract(t, tarball(t, tt.entries...), Limits{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -219,7 +219,7 @@ func TestExtractMetadata(t *testing.T) {
 	link.Uid, link.ModTime = 99, then
 	root := dir("./")
 	root.Mode, root.Uid = 0o711, 3
-	layer, stats, err := extract(t, archive(t, sticky, root, setuid, ping, link, file("tmp/x", "")), Limits{})
+	layer, stats, err := extract(t, tarball(t, sticky, root, setuid, ping, link, file("tmp/x", "")), Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +256,7 @@ func TestExtractMetadata(t *testing.T) {
 // Each attack deviates in one thing from a layer that unpacks.
 func attack(t *testing.T, code Code, limits Limits, entries ...entry) {
 	t.Helper()
-	attackStream(t, code, limits, archive(t, entries...))
+	attackStream(t, code, limits, tarball(t, entries...))
 }
 
 func attackStream(t *testing.T, code Code, limits Limits, stream []byte) {
@@ -297,7 +297,7 @@ func TestAttackTarOverSymlink(t *testing.T) {
 	if err := os.WriteFile(prey, []byte("intact"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	layer, _, err := extract(t, archive(t, symlink("a", prey), file("a", "changed")), Limits{})
+	layer, _, err := extract(t, tarball(t, symlink("a", prey), file("a", "changed")), Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +317,7 @@ func TestAttackTarHardLinkToDirectory(t *testing.T) {
 
 func TestAttackTarDevice(t *testing.T) {
 	disk, mem := special(tar.TypeBlock, "disk", 8, 0), special(tar.TypeChar, "mem", 1, 1)
-	layer, stats, err := extract(t, archive(t, disk, mem, file("a", "1")), Limits{})
+	layer, stats, err := extract(t, tarball(t, disk, mem, file("a", "1")), Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +328,7 @@ func TestAttackTarDevice(t *testing.T) {
 }
 
 func TestAttackTarOverlayXattr(t *testing.T) {
-	layer, _, err := extract(t, archive(t, xattrs(dir("a"), OpaqueXattr, "y")), Limits{})
+	layer, _, err := extract(t, tarball(t, xattrs(dir("a"), OpaqueXattr, "y")), Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -376,7 +376,7 @@ func TestAttackTarNegativeOwner(t *testing.T) {
 }
 
 func TestHostileStreams(t *testing.T) {
-	good := archive(t, file("a", strings.Repeat("x", 5000)))
+	good := tarball(t, file("a", strings.Repeat("x", 5000)))
 	sparse := sparseBomb(1 << 40)
 	tests := []struct {
 		name   string
@@ -388,19 +388,19 @@ func TestHostileStreams(t *testing.T) {
 		{"cut in a header", good[:100], CodeMalformed},
 		{"a checksum that is wrong", append([]byte{good[0] ^ 1}, good[1:]...), CodeMalformed},
 		{"a sparse bomb", sparse, CodeTooLarge},
-		{"a name below a whiteout", archive(t, file(".wh.a/b", "")), CodeMalformed},
-		{"a whiteout of nothing", archive(t, file(".wh.", "")), CodeEscape},
-		{"a name below a file", archive(t, file("a", ""), file("a/b", "")), CodeMalformed},
-		{"a name below a loop", archive(t, symlink("a", "b"), symlink("b", "a"), file("a/b", "")), CodeMalformed},
-		{"a name below a link to nowhere", archive(t, symlink("a", "nowhere"), file("a/b", "")), CodeMalformed},
-		{"a root that is a file", archive(t, file(".", "")), CodeMalformed},
-		{"a full directory that becomes a file", archive(t, file("a/b", ""), file("a", "")), CodeMalformed},
-		{"a hard link to what comes later", archive(t, hardLink("b", "a"), file("a", "")), CodeMalformed},
-		{"a hard link to a whiteout", archive(t, file(".wh.a", ""), hardLink("b", "a")), CodeMalformed},
-		{"a hard link to the root", archive(t, hardLink("b", "/")), CodeMalformed},
-		{"a hard link with dots", archive(t, hardLink("b", "../outside/prey")), CodeEscape},
-		{"a component of 256 bytes", archive(t, file(strings.Repeat("a", 256), "")), CodeTooLarge},
-		{"a type that is not known", archive(t, entry{Header: mine(tar.Header{Typeflag: 'V', Name: "label"})}), CodeUnsupported},
+		{"a name below a whiteout", tarball(t, file(".wh.a/b", "")), CodeMalformed},
+		{"a whiteout of nothing", tarball(t, file(".wh.", "")), CodeEscape},
+		{"a name below a file", tarball(t, file("a", ""), file("a/b", "")), CodeMalformed},
+		{"a name below a loop", tarball(t, symlink("a", "b"), symlink("b", "a"), file("a/b", "")), CodeMalformed},
+		{"a name below a link to nowhere", tarball(t, symlink("a", "nowhere"), file("a/b", "")), CodeMalformed},
+		{"a root that is a file", tarball(t, file(".", "")), CodeMalformed},
+		{"a full directory that becomes a file", tarball(t, file("a/b", ""), file("a", "")), CodeMalformed},
+		{"a hard link to what comes later", tarball(t, hardLink("b", "a"), file("a", "")), CodeMalformed},
+		{"a hard link to a whiteout", tarball(t, file(".wh.a", ""), hardLink("b", "a")), CodeMalformed},
+		{"a hard link to the root", tarball(t, hardLink("b", "/")), CodeMalformed},
+		{"a hard link with dots", tarball(t, hardLink("b", "../outside/prey")), CodeEscape},
+		{"a component of 256 bytes", tarball(t, file(strings.Repeat("a", 256), "")), CodeTooLarge},
+		{"a type that is not known", tarball(t, entry{Header: mine(tar.Header{Typeflag: 'V', Name: "label"})}), CodeUnsupported},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { attackStream(t, tt.code, Limits{}, tt.stream) })
@@ -424,7 +424,7 @@ func sparseBomb(size int64) []byte {
 
 // What follows the archive's end belongs to the layer's digest, and must be read for it.
 func TestReadsToTheEnd(t *testing.T) {
-	r := bytes.NewReader(append(archive(t, file("a", "")), make([]byte, 1<<20)...))
+	r := bytes.NewReader(append(tarball(t, file("a", "")), make([]byte, 1<<20)...))
 	root, err := os.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -443,9 +443,9 @@ func TestErrorText(t *testing.T) {
 }
 
 func FuzzExtract(f *testing.F) {
-	f.Add(archive(f, dir("a"), file("a/b", "c"), symlink("l", "../x"), hardLink("h", "a/b"), special(tar.TypeFifo, "p", 0, 0)))
-	f.Add(archive(f, file("a/.wh.b", ""), file("a/.wh..wh..opq", ""), xattrs(file("x", ""), "user.a", "b")))
-	f.Add(archive(f, symlink("a", "/"), file("a/b", ""), symlink("a/c", ".."), file("a/c/d", "")))
+	f.Add(tarball(f, dir("a"), file("a/b", "c"), symlink("l", "../x"), hardLink("h", "a/b"), special(tar.TypeFifo, "p", 0, 0)))
+	f.Add(tarball(f, file("a/.wh.b", ""), file("a/.wh..wh..opq", ""), xattrs(file("x", ""), "user.a", "b")))
+	f.Add(tarball(f, symlink("a", "/"), file("a/b", ""), symlink("a/c", ".."), file("a/c/d", "")))
 	f.Add(sparseBomb(1 << 40))
 	base := f.TempDir()
 	f.Fuzz(func(t *testing.T, stream []byte) {
