@@ -52,32 +52,38 @@ func NewSigningKey() (SigningKey, error) {
 	return SigningKey{k}, nil
 }
 
-// ParseSigningKey reads a JWK with its private part, member d.
-func ParseSigningKey(jwk secret.Bytes) (SigningKey, error) {
-	k, err := parseSigningKey(jwk.Reveal())
+// ParseSigner reads a JWK with its private part, member d. The key id is its member kid, "" if it has none.
+func ParseSigner(jwk secret.Bytes) (Signer, error) {
+	s, err := parseSigner(jwk.Reveal())
 	if err != nil {
-		return SigningKey{}, refuse(KeyInvalid, "signing key: %w", err)
+		return Signer{}, refuse(KeyInvalid, "signing key: %w", err)
 	}
-	return k, nil
+	return s, nil
 }
 
-func parseSigningKey(jwk []byte) (SigningKey, error) {
+func parseSigner(jwk []byte) (Signer, error) {
 	members, public, err := parseJWK(jwk)
 	if err != nil {
-		return SigningKey{}, err
+		return Signer{}, err
 	}
 	d, err := members.number("d")
 	if err != nil {
-		return SigningKey{}, err
+		return Signer{}, err
 	}
 	private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), d)
 	if err != nil {
-		return SigningKey{}, errors.New("member d is not a private key of P-256")
+		return Signer{}, errors.New("member d is not a private key of P-256")
 	}
 	if !private.PublicKey.Equal(public) {
-		return SigningKey{}, errors.New("members x and y are not those of the private key d")
+		return Signer{}, errors.New("members x and y are not those of the private key d")
 	}
-	return SigningKey{private}, nil
+	s := Signer{Key: SigningKey{private}}
+	if _, named := members["kid"]; named {
+		if s.KeyID, err = members.text("kid"); err != nil {
+			return Signer{}, err
+		}
+	}
+	return s, nil
 }
 
 // Verifying is the public half.

@@ -47,7 +47,7 @@ func Open(ctx context.Context, text string, pins Pins, resources Resources) (sec
 		return value, nil
 	}
 	defer value.Wipe()
-	return payload.Envelope.open(value)
+	return payload.Envelope.Open(value)
 }
 
 func verified(ctx context.Context, text string, pins Pins, resources Resources) (*Payload, error) {
@@ -104,8 +104,8 @@ const (
 	gcmTag  = 16
 )
 
-// open decrypts the data key under kek, and the data under that.
-func (e *Envelope) open(kek secret.Bytes) (secret.Bytes, error) {
+// Open decrypts the data key under the key encryption key, and the data under that. Whose envelope it is, is not its question.
+func (e *Envelope) Open(kek secret.Bytes) (secret.Bytes, error) {
 	if kek.Len() != keySize {
 		return secret.Bytes{}, refuse(EnvelopeInvalid, "the resource %s has %d bytes; a key encryption key has %d", clip(e.KeyID), kek.Len(), keySize)
 	}

@@ -557,8 +557,8 @@ func TestSigningKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := ParseSigningKey(jwk)
-	if err != nil || !again.private.Equal(s.Key.private) {
+	again, err := ParseSigner(jwk)
+	if err != nil || !again.Key.private.Equal(s.Key.private) || again.KeyID != keyURI {
 		t.Error(err)
 	}
 	if out := fmt.Sprintf("%v %+v %#v %s", s.Key, s.Key, s.Key, s.Key); strings.Count(out, secret.Redacted) != 4 {
@@ -578,14 +578,14 @@ func TestSigningKey(t *testing.T) {
 		"a public key": string(public), "x of another": mixed,
 		"d of another": strings.Replace(string(public), `}`, string(otherJWK.Reveal()[strings.Index(string(otherJWK.Reveal()), `,"d"`):]), 1),
 	} {
-		if _, err := ParseSigningKey(secret.New([]byte(text))); err == nil {
+		if _, err := ParseSigner(secret.New([]byte(text))); err == nil {
 			t.Errorf("%s is taken", name)
 		}
 	}
 	// The shape in which upstream's tool writes one.
 	stock := `{"kty":"EC","d":"7baJLiTk68NcLgYPv05jJvElqoAhbzi1ZWx4OyILUtA","use":"sig","crv":"P-256","kid":"test-key",` +
 		`"x":"QT3_slJmispaOwnAo6hxebXGLRuiveFuRCLpS4j4S4k","y":"jcDn4N4nRBQ-a7_D3qjqtb6hwOAXh_ve1wvibPSi1G0","alg":"ES256"}`
-	if _, err := ParseSigningKey(secret.New([]byte(stock))); err != nil {
+	if _, err := ParseSigner(secret.New([]byte(stock))); err != nil {
 		t.Error(err)
 	}
 }
@@ -627,7 +627,7 @@ func FuzzPayload(f *testing.F) {
 		}
 		_, _ = p.Resource()
 		if p.Envelope != nil {
-			_, _ = p.Envelope.open(secret.New(make([]byte, keySize)))
+			_, _ = p.Envelope.Open(secret.New(make([]byte, keySize)))
 		}
 	})
 }

@@ -101,6 +101,6 @@ read one back through this command. A guest gets one when the release policy say
 			return nil
 		}),
 	}
-	group.AddCommand(put, list, remove)
+	group.AddCommand(put, list, remove, newSeal(o), newUnseal())
 	return group
 }
