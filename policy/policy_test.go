@@ -502,6 +502,54 @@ func TestConcurrentEvaluations(t *testing.T) {
 	wg.Wait()
 }
 
+func TestReads(t *testing.T) {
+	const unknown = "-"
+	for module, want := range map[string]string{
+		"package policy\nallow if input.a.b == 1":                                                 "a.b",
+		"package policy\nallow if { input.a == 1; input.a == 2; input.b[\"c d\"] }":               "a b.c d",
+		"package policy\nallow if input.a[0].b":                                                   "a",
+		"package policy\nallow if some x in input.a.b":                                            "a.b",
+		"package policy\nallow if input.a[input.b]":                                               "a b",
+		"package policy\nallow if data.x[input.b].c":                                              "b",
+		"package policy\nimport input.a as x\nallow if x.b == 1":                                  "a.b",
+		"package policy\nallow if { x := input.a; x.b == 1 }":                                     "a",
+		"package policy\nallow if { f(input.a) }\nf(x) if x.b == input.c":                         "a c",
+		"package policy\ndefault allow := false\nallow if { false } else if input.d.e":            "d.e",
+		"package policy\nother := [x | x := input.a[_]]\nallow := {y: z | z := input.b[y]}":       "a b",
+		"package policy\nallow if data.policy.q with input.a as input.b\nq if input.a.c":          "a a.c b",
+		"package policy\nallow if every x in input.a { x == input.b }":                            "a b",
+		"package policy\nallow if not input.a":                                                    "a",
+		"package policy\nallow if sprintf(\"%v\", [input.a.b]) == \"1\"":                          "a.b",
+		"package policy\nallow if true":                                                           "",
+		"package policy\nallow { input.a.b }":                                                     "a.b",
+		"package policy\nallow if input == 1":                                                     unknown,
+		"package policy\nallow if { x := input; x.a }":                                            unknown,
+		"package policy\nimport input as x\nallow if x.a":                                         "a",
+		"package policy\nallow if input[data.x]":                                                  unknown,
+		"package policy\nallow if { some name; input[name] }":                                     unknown,
+		"package policy\nallow if walk(input, [_, 1])":                                            unknown,
+		"package policy\nallow if f(input)\nf(x) if x.a":                                          unknown,
+		"package policy\nallow if q with input as {\"a\": 1}\nq if input.a":                       unknown,
+		"package policy\nallow if object.get(input, \"a\", 1) == 1":                               unknown,
+		"package policy\nallow if count([1 | input]) > 0":                                         unknown,
+		"package policy\nallow if {\"a\": input}.a.b":                                             unknown,
+		"package policy\nunreached if input[\"a\"][input.b[0]] == input[concat(\"\", [input.c])]": unknown,
+	} {
+		paths, ok := compile(t, module, forAllow()).Reads()
+		var list []string
+		for _, path := range paths {
+			list = append(list, strings.Join(path, "."))
+		}
+		got := strings.Join(list, " ")
+		if !ok {
+			got = unknown
+		}
+		if got != want {
+			t.Errorf("%s: reads %q, want %q", module, got, want)
+		}
+	}
+}
+
 func TestDigest(t *testing.T) {
 	p := compile(t, "package policy\n", policy.Options{})
 	sum := sha256.Sum256([]byte("package policy\n"))

@@ -7,11 +7,13 @@ import "strings"
 const (
 	bootInitData   = "internal/guest/boot/initdata.go"
 	defaultCPU     = "internal/trustee/appraisal/default_cpu.rego"
+	ratings        = "internal/trustee/appraisal/memory.go"
 	releaseGo      = "internal/trustee/release/release.go"
 	releaseModule  = "internal/trustee/release/module.go"
 	affirmingRego  = "policy/templates/affirming.rego.tmpl"
 	templatesGo    = "policy/templates/templates.go"
 	attackDefault  = "trustee/appraisal.TestAttackDefaultPolicy/"
+	attackRating   = "trustee/appraisal.TestAttackRatingOfAnotherGuest/"
 	attackInitData = "trustee/release.TestAttackInitDataOfTheHostsChoice/"
 	attackWhenSet  = "trustee/release.TestAttackPolicyWhenSet/"
 )
@@ -82,7 +84,15 @@ var authorisation = of(3,
 	setting("policy_single_socket", "snp_single_socket"),
 	setting("policy_smt_allowed", "snp_smt_allowed"),
 	instead("when a reference value ends", "internal/trustee/refvalue/registry.go", "return e, ok && now.Before(e.Expires)", "return e, ok",
-		"trustee/refvalue.TestAttackExpiredReferenceValue", attackDefault+"values whose time is over"),
+		"trustee/refvalue.TestAttackExpiredReferenceValue", attackDefault+"values whose time is over", attackRating+"time"),
+
+	// authorised: ratings that are remembered
+	instead("which claims a rating was for", ratings, `question{values: values, `, `question{`,
+		attackRating+"measurement"),
+	instead("which init-data a rating was for", ratings, `q.initData = e.InitData`, `_ = e.InitData`,
+		attackRating+"init-data's files", attackRating+"no files"),
+	instead("by which reference values a rating was", ratings, `references: refs, `, ``, attackRating+"reference values"),
+	instead("when a rating was", ratings, `second: now.Unix()`, `second: 0`, attackRating+"time"),
 
 	// authorised: the release
 	instead("a policy that other init-data passes, too", releaseGo, "\tif allowed {\n", "\tif false {\n",

@@ -52,12 +52,18 @@ const (
 	queryExtensions  = "data.policy.extensions"
 )
 
+// initDataClaim is the claim that has the digest of a guest's init-data, as the platform bound it.
+const initDataClaim = "init_data"
+
 // UnauthorisedInitData is the member of a submodule that says how the same evidence is rated with an init-data digest
 // that nobody authorised: an object with "ear.status" and "ear.trustworthiness-vector". Release compares the two.
 const UnauthorisedInitData = "nacre.unauthorised-init-data"
 
 // Policy is a compiled appraisal policy. It may be used by many at the same time.
-type Policy struct{ compiled *policy.Policy }
+type Policy struct {
+	compiled *policy.Policy
+	memory   *memory // nil: nothing can be remembered
+}
 
 // Compile compiles the text of a policy.
 func Compile(ctx context.Context, text string) (*Policy, error) {
@@ -68,7 +74,8 @@ func Compile(ctx context.Context, text string) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Policy{p}, nil
+	m, err := newMemory(p.Reads())
+	return &Policy{p, m}, err
 }
 
 // Digest is the hex SHA-256 of the policy's text.
@@ -105,7 +112,7 @@ type Evidence struct {
 func (e Evidence) annotated() map[string]any {
 	tee := maps.Clone(e.Claims.Values)
 	out := map[string]any{string(e.Claims.TEE): tee}
-	for _, name := range []string{"report_data", "init_data"} {
+	for _, name := range []string{"report_data", initDataClaim} {
 		if v, ok := tee[name]; ok {
 			out[name] = v
 			delete(tee, name)
@@ -114,7 +121,7 @@ func (e Evidence) annotated() map[string]any {
 	if _, bound := out["report_data"]; bound && e.RuntimeData != nil {
 		out[ear.RuntimeDataClaims] = e.RuntimeData
 	}
-	if _, bound := out["init_data"]; bound && e.InitData != nil {
+	if _, bound := out[initDataClaim]; bound && e.InitData != nil {
 		out[ear.InitDataClaims] = e.InitData.Claims
 	}
 	if e.Claims.Simulated {
@@ -137,7 +144,7 @@ func (e Evidence) inputs(annotated map[string]any) (actual, unauthorised policy.
 		}
 		term := ast.Item(ast.StringTerm(name), ast.NewTerm(value))
 		members = append(members, term)
-		if digest, is := member.(string); is && name == "init_data" {
+		if digest, is := member.(string); is && name == initDataClaim {
 			ok = true
 			term = ast.Item(term[0], ast.StringTerm(OtherInitData(digest)))
 		}
@@ -157,33 +164,54 @@ var ErrPolicy = errors.New("the appraisal policy gave no usable answer")
 
 // Appraise rates evidence.
 func (p *Policy) Appraise(ctx context.Context, e Evidence, refs *refvalue.Snapshot, now time.Time) (ear.Submod, error) {
-	ctx = context.WithValue(ctx, snapshotKey{}, values{refs, now})
 	annotated := e.annotated()
-	actual, unauthorised, hasInitData, err := e.inputs(annotated)
+	r, err := p.memory.recall(e, annotated, refs, now, func() (*rating, error) {
+		return p.rate(context.WithValue(ctx, snapshotKey{}, values{refs, now}), e, annotated)
+	})
 	if err != nil {
 		return ear.Submod{}, err
 	}
-	s := ear.Submod{PolicyID: PolicySet, PolicyDigest: p.Digest(), Evidence: annotated}
+	s := ear.Submod{PolicyID: PolicySet, PolicyDigest: p.Digest(), Evidence: annotated, Vector: r.vector,
+		Status: r.vector.Status(), Extensions: maps.Clone(r.extensions)}
 	if e.InitData != nil {
 		s.Encoded = map[string]json.RawMessage{ear.InitDataClaims: e.InitData.encoded}
 	}
-	if s.Vector, err = p.vector(ctx, actual); err != nil {
-		return ear.Submod{}, err
+	if r.unauthorised != nil {
+		s.Extensions[UnauthorisedInitData] = map[string]any{
+			"ear.status": r.unauthorised.Status(), "ear.trustworthiness-vector": *r.unauthorised,
+		}
 	}
-	s.Status = s.Vector.Status()
-	if s.Extensions, err = p.extensions(ctx, actual); err != nil {
-		return ear.Submod{}, err
+	return s, nil
+}
+
+// rating is what a policy makes of evidence. It does not change.
+type rating struct {
+	vector       ear.Vector
+	extensions   map[string]any
+	unauthorised *ear.Vector // with init-data that nobody authorised; nil when the platform has none
+}
+
+// rate asks the policy.
+func (p *Policy) rate(ctx context.Context, e Evidence, annotated map[string]any) (*rating, error) {
+	actual, unauthorised, hasInitData, err := e.inputs(annotated)
+	if err != nil {
+		return nil, err
+	}
+	r := &rating{}
+	if r.vector, err = p.vector(ctx, actual); err != nil {
+		return nil, err
+	}
+	if r.extensions, err = p.extensions(ctx, actual); err != nil {
+		return nil, err
 	}
 	if hasInitData {
 		other, err := p.vector(ctx, unauthorised)
 		if err != nil {
-			return ear.Submod{}, err
+			return nil, err
 		}
-		s.Extensions[UnauthorisedInitData] = map[string]any{
-			"ear.status": other.Status(), "ear.trustworthiness-vector": other,
-		}
+		r.unauthorised = &other
 	}
-	return s, nil
+	return r, nil
 }
 
 // vector asks for the trust claims. A policy without any claims nothing.

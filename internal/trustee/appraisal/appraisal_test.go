@@ -350,6 +350,42 @@ func FuzzInitDataClaims(f *testing.F) {
 	})
 }
 
+// What no policy looks at does not make a guest another one, and what is remembered stays as it is.
+func TestRatingsAreRemembered(t *testing.T) {
+	p, refs := defaultPolicy(t), snapshot(t, settings())
+	asked := func() int { return p.memory.ratings.Len() }
+	first := Evidence{Claims: snpClaims(), RuntimeData: map[string]any{"nonce": "1"}}
+	second := Evidence{Claims: snpClaims(), RuntimeData: map[string]any{"nonce": "2"}}
+	second.Claims.Values["report_data"], second.Claims.Values["report_id"] = "ccdd", "eeff"
+	a, err := p.Appraise(t.Context(), first, refs, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Extensions["nacre.root-of-trust"] = "of the first only"
+	b, err := p.Appraise(t.Context(), second, refs, now.Add(time.Second-1))
+	if err != nil || asked() != 1 {
+		t.Errorf("%d ratings remembered, want 1, %v", asked(), err)
+	}
+	if a.Vector != b.Vector || b.Extensions["nacre.root-of-trust"] != nil || b.Evidence["report_data"] != "ccdd" ||
+		b.Extensions[UnauthorisedInitData] == nil {
+		t.Errorf("the first %+v, the second %+v", a, b)
+	}
+	second.Claims.Values["measurement"] = strings.Repeat("a", rememberedMax)
+	if _, err := p.Appraise(t.Context(), second, refs, now); err != nil || asked() != 1 {
+		t.Errorf("%d ratings remembered, want 1, %v", asked(), err)
+	}
+	whole, err := Compile(t.Context(), "package policy\ntrust_claims := {\"hardware\": count(input)}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []Evidence{first, {Claims: snpClaims()}} {
+		s, err := whole.Appraise(t.Context(), e, refs, now)
+		if err != nil || int(s.Vector.Hardware) != len(s.Evidence) {
+			t.Errorf("%d of %d, %v", s.Vector.Hardware, len(s.Evidence), err)
+		}
+	}
+}
+
 func BenchmarkAppraise(b *testing.B) {
 	p := defaultPolicy(b)
 	refs := snapshot(b, settings())

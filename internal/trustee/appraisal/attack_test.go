@@ -6,12 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/nacre-project/nacre/attest"
 	"github.com/nacre-project/nacre/ear"
 	"github.com/nacre-project/nacre/initdata"
+	"github.com/nacre-project/nacre/internal/trustee/refvalue"
 )
 
 // An owner who registered the platform's settings can tell a guest that has them (configuration 2) from one of which
@@ -28,6 +32,61 @@ func TestAttackOtherSettings(t *testing.T) {
 			s, err := p.Appraise(t.Context(), Evidence{Claims: claims}, snapshot(t, settings()), now)
 			if err != nil || s.Vector.Configuration != 3 {
 				t.Errorf("configuration %d, %v", s.Vector.Configuration, err)
+			}
+		})
+	}
+}
+
+// A rating that is remembered is nobody's but of those guests that the policy cannot tell apart: whoever comes after a
+// good guest, and differs from it in anything that the policy looks at, is rated as if he were the first.
+func TestAttackRatingOfAnotherGuest(t *testing.T) {
+	refs, expired := snapshot(t, settings()), now.Add(time.Hour)
+	files := func(image string) *InitData {
+		return showing(t, map[string]any{agentPolicyClaims: map[string]any{"containers": []any{map[string]any{
+			"OCI": map[string]any{"Annotations": map[string]any{"io.kubernetes.cri.image-name": image}}}}}})
+	}
+	good := Evidence{Claims: snpClaims(), RuntimeData: map[string]any{"nonce": "n"}, InitData: files("good")}
+	none := snapshot(t, nil)
+	claim := func(name string, value any) func(*Evidence) {
+		return func(e *Evidence) { e.Claims.Values[name] = value }
+	}
+	for name, c := range map[string]struct {
+		deviate func(*Evidence)
+		refs    *refvalue.Snapshot
+		at      time.Time
+	}{
+		"measurement":         {claim("measurement", "ffff"), refs, now},
+		"no measurement":      {func(e *Evidence) { delete(e.Claims.Values, "measurement") }, refs, now},
+		"firmware":            {claim("reported_tcb_snp", int64(1)), refs, now},
+		"firmware, a text":    {claim("reported_tcb_snp", "23"), refs, now},
+		"debugging":           {claim("policy_debug_allowed", true), refs, now},
+		"init-data":           {claim("init_data", strings.Repeat("ab", 32)), refs, now},
+		"no platform's":       {func(e *Evidence) { delete(e.Claims.Values, "init_data") }, refs, now},
+		"platform":            {func(e *Evidence) { e.Claims.TEE = attest.Sample }, refs, now},
+		"init-data's files":   {func(e *Evidence) { e.InitData = files("other") }, refs, now},
+		"no files":            {func(e *Evidence) { e.InitData = nil }, refs, now},
+		"reference values":    {func(*Evidence) {}, none, now},
+		"time":                {func(*Evidence) {}, refs, expired},
+		"a list as a version": {claim("reported_tcb_snp", []any{int64(23)}), refs, now},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := defaultPolicy(t)
+			if s, err := p.Appraise(t.Context(), good, refs, now); err != nil || s.Status != ear.Affirming {
+				t.Fatalf("the good guest: %v, %v", s.Status, err)
+			}
+			other := good
+			other.Claims = snpClaims()
+			c.deviate(&other)
+			got, err := p.Appraise(t.Context(), other, c.refs, c.at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := defaultPolicy(t).Appraise(t.Context(), other, c.refs, c.at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("rated %+v, want %+v", got, want)
 			}
 		})
 	}

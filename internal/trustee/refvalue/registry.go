@@ -40,7 +40,7 @@ var ErrNotFound = errors.New("there is no such reference value")
 type Value struct {
 	Name    string          `json:"name"`
 	Version string          `json:"version"`
-	Expires time.Time       `json:"expiration"`
+	Expires time.Time       `json:"expiration"` // whole seconds
 	Value   json.RawMessage `json:"value"`
 }
 
@@ -108,6 +108,7 @@ func load(ctx context.Context, s *store.Store, name string) (entry, error) {
 	if err := json.Unmarshal(text, &v); err != nil {
 		return entry{}, err
 	}
+	v.Expires = v.Expires.Truncate(time.Second)
 	d, err := document(v.Value)
 	return entry{Value: v, document: d}, err
 }
@@ -121,7 +122,7 @@ func (r *Registry) Register(ctx context.Context, m *Message, also func(*store.Tx
 		if err != nil {
 			return fmt.Errorf("%w: value %q: %w", ErrMessage, name, err)
 		}
-		changes[name] = &entry{document: d, Value: Value{Name: name, Version: version, Expires: now.Add(r.lifetime),
+		changes[name] = &entry{document: d, Value: Value{Name: name, Version: version, Expires: now.Add(r.lifetime).Truncate(time.Second),
 			Value: raw}}
 	}
 	return r.change(ctx, changes, also)
