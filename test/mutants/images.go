@@ -53,11 +53,11 @@ var images = of(8,
 
 	// layers stay in their directory
 	instead("two dots in a name", unpackExtract, `if c == ".." {`, "if false {",
-		"guest/unpack.TestAttackTarDotDot", "guest/pull.TestAttackLayerOutOfItsDirectory"),
+		"guest/unpack.TestAttackGHSA_84rc_2q4r_45pc_DotDot", "guest/pull.TestAttackLayerOutOfItsDirectory"),
 	instead("that links lead nowhere else", unpackTree, "const beneath = unix.RESOLVE_IN_ROOT | ", "const beneath = ",
-		"guest/unpack.TestAttackTarThroughSymlink", "guest/unpack.TestAttackTarHardLinkOut"),
+		"guest/unpack.TestAttackGHSA_84rc_2q4r_45pc_ThroughSymlink", "guest/unpack.TestAttackGHSA_84rc_2q4r_45pc_HardLinkOut"),
 	instead("whiteouts of dots", unpackExtract, `hidden == "" || hidden == "." || hidden == ".."`, "false",
-		"guest/unpack.TestAttackTarWhiteoutOfParent"),
+		"guest/unpack.TestAttackGHSA_84rc_2q4r_45pc_WhiteoutOfParent"),
 	instead("that a file is new", unpackExtract, `	if _, err := makeRoom(parent, base); err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ var images = of(8,
 		`	var file *os.File
 	err = patiently(func() error {
 		fd, err := unix.Openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, 0o600)`,
-		"guest/unpack.TestAttackTarOverSymlink"),
+		"guest/unpack.TestAttackGHSA_84rc_2q4r_45pc_OverSymlink"),
 	instead("what a hard link is to", unpackExtract, "case was != isOther:", "case was != isOther && false:",
 		"guest/unpack.TestAttackTarHardLinkToDirectory"),
 	instead("devices in layers", unpackExtract, "\tcase tar.TypeBlock:\n\t\tx.stats.DevicesSkipped++\n\t\treturn nil", "\tcase tar.TypeBlock:\n\t\tx.stats.DevicesSkipped++\n\t\treturn x.fifo(path, h)",

@@ -83,11 +83,11 @@ type dated struct {
 }
 
 func (x *extraction) entry(h *tar.Header, content io.Reader) error {
-	if h.Typeflag == tar.TypeXGlobalHeader { // comments, such as git's commit id
-		return nil
-	}
 	if x.stats.Entries++; x.stats.Entries > x.limits.Entries {
 		return refuse(CodeTooLarge, "more than %d entries", x.limits.Entries)
+	}
+	if h.Typeflag == tar.TypeXGlobalHeader { // comments, such as git's commit id
+		return nil
 	}
 	path, err := x.clean(h.Name)
 	if err != nil {

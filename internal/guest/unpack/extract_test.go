@@ -279,19 +279,20 @@ func attackStream(t *testing.T, code Code, limits Limits, stream []byte) {
 	}
 }
 
-func TestAttackTarDotDot(t *testing.T) {
+// The stock guest's unpacking could be led out of the layer (GHSA-84rc-2q4r-45pc). These are the ways there are.
+func TestAttackGHSA_84rc_2q4r_45pc_DotDot(t *testing.T) {
 	attack(t, CodeEscape, Limits{}, file("a/../../outside/prey", "changed"))
 }
 
-func TestAttackTarThroughSymlink(t *testing.T) {
+func TestAttackGHSA_84rc_2q4r_45pc_ThroughSymlink(t *testing.T) {
 	attack(t, CodeMalformed, Limits{}, symlink("a", "../outside"), file("a/prey", "changed"))
 }
 
-func TestAttackTarWhiteoutOfParent(t *testing.T) {
+func TestAttackGHSA_84rc_2q4r_45pc_WhiteoutOfParent(t *testing.T) {
 	attack(t, CodeEscape, Limits{}, file("a/.wh...", ""))
 }
 
-func TestAttackTarOverSymlink(t *testing.T) {
+func TestAttackGHSA_84rc_2q4r_45pc_OverSymlink(t *testing.T) {
 	parent := t.TempDir()
 	prey := filepath.Join(parent, "prey")
 	if err := os.WriteFile(prey, []byte("intact"), 0o644); err != nil {
@@ -307,7 +308,7 @@ func TestAttackTarOverSymlink(t *testing.T) {
 	want(t, layer, "f a changed")
 }
 
-func TestAttackTarHardLinkOut(t *testing.T) {
+func TestAttackGHSA_84rc_2q4r_45pc_HardLinkOut(t *testing.T) {
 	attack(t, CodeMalformed, Limits{}, symlink("a", "../outside"), hardLink("b", "a/prey"))
 }
 
@@ -335,6 +336,63 @@ func TestAttackTarOverlayXattr(t *testing.T) {
 	want(t, layer, "d a")
 }
 
+func TestAttackTarPrivilegedXattr(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root may set the attribute, were it not left out")
+	}
+	names := []string{"trusted.overlay.opaque", "trusted.overlay.redirect", "security.ima"}
+	for _, name := range names {
+		layer, stats, err := extract(t, tarball(t, xattrs(dir("a"), name, "y")), Limits{})
+		if got := getxattr(filepath.Join(layer, "a"), name, make([]byte, 8)); err != nil || got != "" || stats.XattrsSkipped != 1 {
+			t.Errorf("%s = %q, %+v, %v", name, got, stats, err)
+		}
+	}
+}
+
+// Somebody changes the layer's directory while it is filled: a directory of it becomes a link that leads out, and back.
+func TestAttackGHSA_84rc_2q4r_45pc_Race(t *testing.T) {
+	parent := t.TempDir()
+	layer, outside := filepath.Join(parent, "layer"), filepath.Join(parent, "outside")
+	for _, d := range []string{layer, outside, filepath.Join(layer, "a")} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("../outside", filepath.Join(layer, "evil")); err != nil {
+		t.Fatal(err)
+	}
+	var entries []entry
+	for i := range 200 {
+		entries = append(entries, file(fmt.Sprintf("a/f%d", i), "x"), dir(fmt.Sprintf("a/d%d", i)), file(fmt.Sprintf("a/.wh.w%d", i), ""))
+	}
+	stream := tarball(t, entries...)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Renameat2(unix.AT_FDCWD, filepath.Join(layer, "a"), unix.AT_FDCWD, filepath.Join(layer, "evil"), unix.RENAME_EXCHANGE)
+			}
+		}
+	}()
+	for range 20 {
+		root, err := os.Open(layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = Extract(root, bytes.NewReader(stream), Limits{}) // it may fail, in the layer
+		root.Close()
+	}
+	close(stop)
+	<-done
+	if found, err := os.ReadDir(outside); err != nil || len(found) > 0 {
+		t.Errorf("outside: %v, %v", found, err)
+	}
+}
+
 func TestAttackTarTooManyBytes(t *testing.T) {
 	attack(t, CodeTooLarge, Limits{Bytes: 99}, file("a", strings.Repeat("x", 50)), file("b", strings.Repeat("x", 50)))
 }
@@ -345,6 +403,12 @@ func TestAttackTarFileTooLarge(t *testing.T) {
 
 func TestAttackTarTooManyEntries(t *testing.T) {
 	attack(t, CodeTooLarge, Limits{Entries: 2}, dir("a"), dir("b"), dir("c"))
+}
+
+// Headers that make no file are entries too, or an archive of nothing else would never end.
+func TestAttackTarGlobalHeaders(t *testing.T) {
+	comment := entry{Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "g", PAXRecords: map[string]string{"comment": "c"}}}
+	attack(t, CodeTooLarge, Limits{Entries: 2}, comment, comment, comment)
 }
 
 func TestAttackTarTooDeep(t *testing.T) {
@@ -400,11 +464,69 @@ func TestHostileStreams(t *testing.T) {
 		{"a hard link to the root", tarball(t, hardLink("b", "/")), CodeMalformed},
 		{"a hard link with dots", tarball(t, hardLink("b", "../outside/prey")), CodeEscape},
 		{"a component of 256 bytes", tarball(t, file(strings.Repeat("a", 256), "")), CodeTooLarge},
+		{"a giant extended header", paxStream("comment", strings.Repeat("x", 2<<20)), CodeMalformed},
+		{"a giant attribute", paxStream("SCHILY.xattr.user.a", strings.Repeat("x", 1<<17)), CodeTooLarge},
+		{"a name of 64 KiB", tarball(t, file(strings.Repeat("a/", 32<<10)+"b", "")), CodeTooLarge},
+		{"a name of 64 KiB, as GNU writes it", tarball(t, gnu(file(strings.Repeat("a/", 32<<10)+"b", ""))), CodeTooLarge},
+		{"a link to 64 KiB", tarball(t, symlink("a", strings.Repeat("a/", 32<<10))), CodeTooLarge},
+		{"a hard link to 64 KiB", tarball(t, hardLink("a", strings.Repeat("a/", 32<<10))), CodeTooLarge},
+		{"a negative size", paxStream("size", "-1"), CodeMalformed},
+		{"a negative size, as GNU writes it", negativeSize(tarball(t, gnu(file("a", "")))), CodeMalformed},
+		{"a size beyond all", paxStream("size", "9223372036854775807"), CodeTooLarge},
+		{"a sparse file of negative parts", bytes.Replace(sparseBomb(1<<40), []byte("1\n1099511627776\n0\n"), []byte("1\n-09951162777\n99\n"), 1), CodeMalformed},
+		{"a name with a NUL", paxStream("path", "a\x00b"), CodeMalformed},
+		{"a link to nothing", tarball(t, symlink("a", "")), CodeMalformed},
+		{"a file that is a directory below", tarball(t, dir("a"), file("a/b", ""), file("a/b/c", "")), CodeMalformed},
 		{"a type that is not known", tarball(t, entry{Header: mine(tar.Header{Typeflag: 'V', Name: "label"})}), CodeUnsupported},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { attackStream(t, tt.code, Limits{}, tt.stream) })
 	}
+}
+
+func gnu(e entry) entry { e.Format = tar.FormatGNU; return e }
+
+// paxStream is an archive of one empty file with an extended record that the writer would not write: key and value are put there
+// in its place.
+func paxStream(key, value string) []byte {
+	record := func() string {
+		for n := len(key) + len(value) + 3; ; n++ { // POSIX pax, "pax Extended Header": the length counts itself
+			if text := fmt.Sprintf("%d %s=%s\n", n, key, value); len(text) == n {
+				return text
+			}
+		}
+	}()
+	var extended, plain bytes.Buffer
+	w := tar.NewWriter(&extended)
+	h := mine(tar.Header{Typeflag: tar.TypeReg, Name: "PaxHeaders/a", Size: int64(len(record)), Mode: 0o644, Format: tar.FormatUSTAR})
+	_ = w.WriteHeader(&h)
+	_, _ = w.Write([]byte(record))
+	_ = w.Flush()
+	header := extended.Bytes()
+	header[156] = 'x' // typeflag
+	checksum(header)
+	w = tar.NewWriter(&plain)
+	h = mine(tar.Header{Typeflag: tar.TypeReg, Name: "a", Mode: 0o644, Format: tar.FormatUSTAR})
+	_ = w.WriteHeader(&h)
+	_ = w.Close()
+	return slices.Concat(header, plain.Bytes())
+}
+
+// negativeSize changes the first header's size to -1, base-256.
+func negativeSize(stream []byte) []byte {
+	copy(stream[124:136], bytes.Repeat([]byte{0xff}, 12))
+	checksum(stream)
+	return stream
+}
+
+// checksum makes the first header's good again (POSIX ustar, "chksum").
+func checksum(header []byte) {
+	copy(header[148:156], "        ")
+	sum := 0
+	for _, b := range header[:512] {
+		sum += int(b)
+	}
+	copy(header[148:156], fmt.Sprintf("%06o\x00 ", sum))
 }
 
 // sparseBomb is a GNU 1.0 sparse file of a few hundred bytes that claims size bytes of zeros.
