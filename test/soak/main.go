@@ -105,7 +105,7 @@ func (r run) in(do func(dir string) error) error {
 // build builds a program of this tree, static, unless there is one.
 func (r run) build(ctx context.Context, dir, pkg string) (string, error) {
 	out := filepath.Join(dir, filepath.Base(pkg))
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "github.com/nacre-project/nacre/"+pkg)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "github.com/nacre-project/nacre/"+pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, text)
@@ -131,7 +131,7 @@ func (r run) kill(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	return r.soak(ctx, newProcess(program, dir, i), i, platform, pace{load: 800 * time.Millisecond, start: 200 * time.Millisecond})
+	return r.soak(ctx, newProcess(program, dir, i, r.seed), i, platform, pace{load: 800 * time.Millisecond, strike: 8})
 }
 
 func (r run) prepare(dir string) (*signer.Platform, identity, error) {

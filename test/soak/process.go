@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -101,12 +102,16 @@ type process struct {
 	program string
 	args    []string
 	log     string // a file
+	random  *rand.Rand
 	running *child
 }
 
+// strikeTime is how long a process lives at most that is killed while it starts; a start takes about as long.
+const strikeTime = 200 * time.Millisecond
+
 // newProcess is a trustee whose data lies below a directory.
-func newProcess(program, dir string, i identity) *process {
-	return &process{program: program, log: filepath.Join(dir, "trustee.log"),
+func newProcess(program, dir string, i identity, seed uint64) *process {
+	return &process{program: program, random: rand.New(rand.NewPCG(seed, 1)), log: filepath.Join(dir, "trustee.log"),
 		args: i.arguments("127.0.0.1:0", i.dir, filepath.Join(dir, "data"), filepath.Join(dir, "key", "store.key"))}
 }
 
@@ -128,6 +133,17 @@ func (p *process) start(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%w; its log is %s", err, p.log)
 	}
 	return url, nil
+}
+
+func (p *process) strike(ctx context.Context) (string, error) {
+	short, cancel := context.WithTimeout(ctx, time.Duration(p.random.Int64N(int64(strikeTime))))
+	defer cancel()
+	if _, err := p.start(short); err == nil {
+		return p.kill()
+	} else if short.Err() == nil {
+		return "", err
+	}
+	return "killed", ctx.Err()
 }
 
 func (p *process) kill() (string, error) {

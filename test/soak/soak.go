@@ -34,20 +34,19 @@ const (
 type place interface {
 	// start starts the trustee on what is left of it, and returns its URL once it listens. It kills it when ctx ends.
 	start(ctx context.Context) (url string, err error)
+	// strike starts the trustee and kills it while it starts, or just after.
+	strike(ctx context.Context) (string, error)
 	// kill ends the trustee at once, without a word to it, and returns when it is dead, with a line about what was lost.
 	kill() (string, error)
 	// end lets the trustee end in good order.
 	end() error
 }
 
-// pace is how long things take at a place.
+// pace is how a place is treated.
 type pace struct {
-	load  time.Duration // the longest that the trustee is under load
-	start time.Duration // the longest that it is let live when it is killed while it starts
+	load   time.Duration // the longest that the trustee is under load
+	strike int           // how many rounds there are to one in which the trustee is killed while it starts
 }
-
-// struckStarts is how many rounds there are to one in which the trustee is killed while it starts.
-const struckStarts = 8
 
 // verifyEvery is how many rounds there are to one in which the trustee verifies its whole trail.
 const verifyEvery = 10
@@ -117,10 +116,11 @@ func (s *soak) run(ctx context.Context) (err error) {
 	}()
 	var note string
 	for n := range s.rounds {
-		if n%struckStarts == struckStarts-1 {
-			if note, err = s.strikeStart(ctx); err != nil {
+		if n%s.pace.strike == s.pace.strike-1 {
+			if note, err = s.place.strike(ctx); err != nil {
 				return err
 			}
+			fmt.Fprintf(s.out, "killed while it started; %s\n", note)
 			s.struck++
 		}
 		began := time.Now()
@@ -171,18 +171,6 @@ func (s *soak) begin(ctx context.Context) error {
 		g.wire.to(url)
 	}
 	return nil
-}
-
-// strikeStart kills the trustee while it starts, or just after.
-func (s *soak) strikeStart(ctx context.Context) (string, error) {
-	short, cancel := context.WithTimeout(ctx, time.Duration(s.random.Int64N(int64(s.pace.start))))
-	defer cancel()
-	if _, err := s.place.start(short); err != nil && short.Err() == nil {
-		return "", fmt.Errorf("the trustee does not start: %w", err)
-	} else if err != nil {
-		return "killed while it started", ctx.Err()
-	}
-	return s.place.kill()
 }
 
 // look sees what the trustee has kept, and judges the round before by it. What it does itself is part of the next.

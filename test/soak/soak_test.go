@@ -89,8 +89,8 @@ func TestAttackOldStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := &rollback{process: newProcess(built, dir, i), data: filepath.Join(dir, "data")}
-	err = r.soak(t.Context(), at, i, platform, pace{load: 300 * time.Millisecond, start: 100 * time.Millisecond})
+	at := &rollback{process: newProcess(built, dir, i, 1), data: filepath.Join(dir, "data")}
+	err = r.soak(t.Context(), at, i, platform, pace{load: 300 * time.Millisecond, strike: 8})
 	if !errors.Is(err, errViolated) || !strings.Contains(err.Error(), "forgotten") || !strings.Contains(err.Error(), "chained") {
 		t.Errorf("an old store was not seen: %v\n%s", err, &out)
 	}
