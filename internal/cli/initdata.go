@@ -42,6 +42,7 @@ type guestConfig struct {
 	policyFile string
 	podFile    string
 	policy     policygen.Pod
+	images     imageFlags
 	sealing    []string // key ids: resources that hold the keys of whom sealed secrets are taken
 	exposed    []string // values of the pod's Secrets that are not sealed
 }
@@ -106,6 +107,7 @@ func newInitDataCreate(o *owner) *cobra.Command {
 	f.BoolVar(&g.policy.AllowExec, "allow-exec", false, "let the host start programs in the containers, and so read all that is in them")
 	f.BoolVar(&g.policy.AllowLogs, "allow-logs", true, "let the host read what the containers print")
 	f.StringVar(&g.policyFile, "policy", "", "an agent policy of your own, in Rego: package agent_policy")
+	g.images.flags(f)
 	f.StringArrayVar(&g.sealing, "sealing-key", nil,
 		"take sealed secrets that this key signed: kbs:///repository/type/tag, the resource with its public half (repeatable)")
 	f.StringVar(&g.algorithm, "algorithm", initdata.SHA256, "digest algorithm: sha256, sha384 or sha512")
@@ -141,6 +143,9 @@ func (g *guestConfig) build() ([]byte, error) {
 	if len(g.sealing) > 0 {
 		hub.Sealed = &sealedConfig{g.sealing}
 	}
+	if hub.Image, err = g.images.config(); err != nil {
+		return nil, err
+	}
 	data, err := toml.Marshal(hub)
 	if err != nil {
 		return nil, fmt.Errorf("writing %s: %w", initdata.DataConfig, err)
@@ -161,6 +166,7 @@ type (
 	}
 	dataConfig struct {
 		KBC    kbcConfig     `toml:"kbc"`
+		Image  *imageConfig  `toml:"image,omitempty"`
 		Sealed *sealedConfig `toml:"sealed_secrets,omitempty"` // ours
 	}
 	sealedConfig struct {
