@@ -49,7 +49,7 @@ var bounds = of(5,
 		"initdata.TestAttackCompressionBomb"),
 
 	passes("how deep the text is", "initdata/initdata.go", "flat(raw)",
-		"initdata.TestAttackDeepText/a long key", "initdata.TestAttackDeepText/a long data key", "initdata.TestAttackDeepText/in a list"),
+		"initdata.TestAttackDeepText/in a list"),
 
 	// the simulated processor, from both sides
 	instead("size of its certificate table", simteeProtocol, "case table > snp.MaxCertTableSize:", "case false:",

@@ -114,7 +114,7 @@ func TestAttackChangeTheTrail(t *testing.T) {
 	raw, _ := hex.DecodeString(forgedBody)
 	digest := sha256.Sum256(raw)
 	for name, change := range map[string]string{
-		"a record changed": `UPDATE log SET body = x'` + forgedBody + `' WHERE id = 2`,
+		"a record changed": `UPDATE log SET body = CAST(replace(CAST(body AS TEXT), 'refused', 'released') AS BLOB) WHERE id = 2`,
 		"a record changed, hash fitting": `UPDATE log SET body = x'` + forgedBody + `', digest = x'` +
 			hex.EncodeToString(digest[:]) + `' WHERE id = 2`,
 		"a record removed":                   `DELETE FROM log WHERE id = 2`,
