@@ -70,6 +70,9 @@ blocked = true
 location = "plain.example"
 insecure = true
 [[registry]]
+prefix = "onlyprefix.example/a"
+insecure = true
+[[registry]]
 prefix = "hub.example"
 location = "docker.io/mirrored"
 `
@@ -89,6 +92,7 @@ location = "docker.io/mirrored"
 		{"x.y.wild.example/a", []string{"wild.local/x/a"}, ""},
 		{"a.wild.example/b", []string{"tame.local/b"}, ""},
 		{"plain.example/a", []string{"http:plain.example/a"}, ""},
+		{"onlyprefix.example/a/b", []string{"http:onlyprefix.example/a/b"}, ""}, // which the stock guest ignores
 		{"hub.example/a", []string{"index.docker.io/mirrored/a"}, ""},
 		{"blocked.example/a", nil, CodeBlocked},
 		// spec: the longest prefix wins, and it is a prefix
