@@ -42,8 +42,16 @@ func main() {
 	}
 }
 
-// run serves until the context ends.
+// run serves until the context ends, or does what else it is told to.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
+	if len(args) > 0 {
+		switch args[0] {
+		case "config":
+			return convertConfig(args[1:], stdout, stderr)
+		case "import":
+			return importStore(ctx, args[1:], getenv, stdout, stderr)
+		}
+	}
 	s, err := load(args, getenv, stderr)
 	if err != nil {
 		return err

@@ -23,6 +23,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rogpeppe/go-internal/testscript"
+
 	"github.com/nacre-project/nacre/attest"
 	"github.com/nacre-project/nacre/attest/simtee"
 	"github.com/nacre-project/nacre/attest/simtee/signer"
@@ -39,7 +41,7 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	testscript.Main(m, map[string]func(){"nacre-trustee": main})
 }
 
 // process is a running trustee.

@@ -191,7 +191,9 @@ func (s *settings) flags(out io.Writer) *flag.FlagSet {
 	f.Usage = func() {
 		fmt.Fprintln(out, "nacre-trustee verifies the evidence of confidential guests and releases secrets to "+
 			"those that their owner's policy names.\n\n"+
-			"Usage: nacre-trustee [serve] [flags]\n\nFlags:")
+			"Usage: nacre-trustee [serve] [flags]\n"+
+			"       nacre-trustee config convert FILE    the configuration of another trustee, as this one's\n"+
+			"       nacre-trustee import --local-fs DIR  the store of another trustee\n\nFlags:")
 		f.PrintDefaults()
 	}
 	return f
@@ -245,8 +247,8 @@ func parse(f *flag.FlagSet, args []string) error {
 		return err
 	}
 	if f.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q; the one command is serve, everything else is a flag (--help "+
-			"lists them)", f.Arg(0))
+		return fmt.Errorf("unexpected argument %q; the commands are serve, config convert and import, everything "+
+			"else is a flag (--help lists them)", f.Arg(0))
 	}
 	return nil
 }
