@@ -83,7 +83,7 @@ Begin with "nacre doctor" to see what this machine can do, or "nacre demo" to se
 		return &exitError{2, fmt.Errorf("%w; see: %s --help", err, c.CommandPath())}
 	})
 	var o owner
-	for _, c := range []*cobra.Command{newSecret(&o), newPolicy(&o), newRefvalue(&o), newAudit(&o)} {
+	for _, c := range []*cobra.Command{newSecret(&o), newImage(&o), newPolicy(&o), newRefvalue(&o), newAudit(&o)} {
 		o.flags(c)
 		c.GroupID = "owner"
 		root.AddCommand(c)
