@@ -3,14 +3,18 @@
 package main
 
 const (
-	pullReference = "internal/guest/pull/reference.go"
-	pullRegistry  = "internal/guest/pull/registry.go"
-	pullLayer     = "internal/guest/pull/layer.go"
-	pullManifest  = "internal/guest/pull/manifest.go"
-	unpackExtract = "internal/guest/unpack/extract.go"
-	unpackTree    = "internal/guest/unpack/tree.go"
-	unpackChild   = "internal/guest/unpack/child.go"
-	unpackSandbox = "internal/guest/unpack/sandbox.go"
+	pullReference  = "internal/guest/pull/reference.go"
+	pullRegistry   = "internal/guest/pull/registry.go"
+	pullLayer      = "internal/guest/pull/layer.go"
+	pullManifest   = "internal/guest/pull/manifest.go"
+	pullRegistries = "internal/guest/pull/registries.go"
+	pullErrand     = "internal/guest/pull/errand.go"
+	pullAuthfile   = "internal/guest/pull/authfile.go"
+	pullPolicy     = "internal/guest/pull/policy.go"
+	unpackExtract  = "internal/guest/unpack/extract.go"
+	unpackTree     = "internal/guest/unpack/tree.go"
+	unpackChild    = "internal/guest/unpack/child.go"
+	unpackSandbox  = "internal/guest/unpack/sandbox.go"
 )
 
 var images = of(8,
@@ -18,14 +22,14 @@ var images = of(8,
 	instead("that a reference names a digest", pullReference, "if !strings.Contains(text, \"@\") {", "if false {",
 		"guest/pull.TestAttackTagInsteadOfDigest"),
 	instead("digest of manifest and configuration", pullRegistry, "got != d.Digest {", "false && got == \"\" {",
-		"guest/pull.TestAttackOtherManifest", "guest/pull.TestAttackOtherConfig"),
+		"guest/pull.TestAttackOtherManifest", "guest/pull.TestAttackOtherConfig", "guest/pull.TestAttackManifestChangesBetweenUses"),
 	instead("digest of a layer's blob", pullLayer, "if err := compressed.is(l.blob.Digest); err != nil {\n\t\treturn err\n\t}\n\tif got", "\tif got",
 		"guest/pull.TestAttackOtherBlob"),
 	instead("digest of a layer's contents", pullLayer, "got != l.diffID {", "false && got == \"\" {",
 		"guest/pull.TestAttackOtherContents"),
 
 	// registries
-	never("plaintext under a public name", pullRegistry, "!local(s.ref.registry)",
+	never("plaintext under a public name", pullRegistry, "!local(s.at.registry)",
 		"guest/pull.TestAttackPlaintextUnderPublicName"),
 	instead("credentials in the clear", pullRegistry, "if s.credential != nil {\n\t\treturn refuse(CodePlaintextRefused", "if false {\n\t\treturn refuse(CodePlaintextRefused",
 		"guest/pull.TestAttackCredentialsInTheClear"),
@@ -41,6 +45,46 @@ var images = of(8,
 		"Proxy: func(r *http.Request) (*url.URL, error) { _ = proxy; return httpproxy.FromEnvironment().ProxyFunc()(r.URL) },",
 		"guest/pull.TestAttackProxyFromTheEnvironment"),
 
+	// where images come from
+	instead("that a prefix is one", pullRegistries, "rest, ok = strings.CutPrefix(name, r.prefix)\n\treturn rest, ok && (rest == \"\" || rest[0] == '/')",
+		"_, rest, ok = strings.Cut(name, r.prefix)\n\treturn rest, ok",
+		"guest/pull.TestAttackW4PrefixInTheMiddle"),
+	instead("that a wildcard stands for a host", pullRegistries, "strings.HasSuffix(host, suffix)", "strings.Contains(name, suffix)",
+		"guest/pull.TestAttackW4PrefixInTheMiddle"),
+	instead("registries that are blocked", pullRegistries, "case found.blocked:", "case false && found.blocked:",
+		"guest/pull.TestAttackBlockedRegistry"),
+	instead("how a registry's name is spelt", pullRegistries, `strings.ToLower(host), ":443"`, `strings.ToLower(host), ":"`,
+		"guest/pull.TestAttackBlockedRegistry"),
+	never("credentials for an insecure registry", pullErrand, "at.insecure && s.credential != nil",
+		"guest/pull.TestAttackInsecureRegistryGetsCredentials"),
+	instead("whose credentials they are", pullAuthfile, "ok && address == host", "ok || address == host",
+		"guest/pull.TestAttackMirrorGetsTheRegistrysCredentials", "guest/pull.TestAttackNeighboursCredentials"),
+	instead("which repositories credentials are for", pullAuthfile, `isURL || path == "" || path == "v1" || path == "v2"`, "true",
+		"guest/pull.TestAttackNeighboursCredentials"),
+	instead("how old what the trustee gave is", "internal/guest/pull/resources.go", "now.Before(h.until)", "h.until.After(time.Time{})",
+		"guest/pull.TestAttackW6StaleSettings"),
+	instead("that credentials could be had", pullErrand, "if err != nil {\n\t\treturn nil, err\n\t}\n\treturn parseAuthFile(text)", "if err != nil {\n\t\treturn nil, nil\n\t}\n\treturn parseAuthFile(text)",
+		"guest/pull.TestAttackSettingsAreDenied"),
+	never("texts of the configuration that are empty", "internal/guest/cdh/config.go", `value == ""`,
+		"guest/cdh.TestAttackEmptyImagePolicy"),
+
+	// signatures
+	passes("the signature policy", "internal/guest/pull/pull.go", "p.verify(ctx, e, ref, pinned, instance)",
+		"guest/pull.TestAttackW3CachedImageUnderAnotherPolicy", "guest/pull.TestAttackW4MirrorUnderItsOwnName",
+		"guest/pull.TestAttackLayersOfARefusedImage", "guest/pull.TestAttackManifestChangesBetweenUses", "guest/boot.TestAttackImagePolicyIsNotAsked"),
+	instead("under which name the policy is asked", pullPolicy, "return e.try(ctx, func(s *session) error {",
+		"return e.try(ctx, func(s *session) error {\n\t\tname, _ := imageref.ParseNormalizedNamed(s.at.registry + \"/\" + s.at.repository + \"@\" + ref.digest.String())",
+		"guest/pull.TestAttackW4MirrorUnderItsOwnName"),
+	instead("that the policy is the puller's", "internal/guest/boot/images.go", "puller.Policy = policy", "_ = policy",
+		"guest/boot.TestAttackImagePolicyIsNotAsked"),
+	passes("a policy that is none, at the start", "internal/guest/boot/images.go", "policy.check()",
+		"guest/boot.TestAttackImagePolicyIsSkipped"),
+
+	// encrypted layers
+	instead("for whom a layer was decrypted", "internal/guest/pull/decrypt.go", `return fmt.Sprintf("%s-%x", name, sha256.Sum256(descriptor)), nil`,
+		"_ = sha256.Sum256(descriptor)\n\treturn fmt.Sprint(name), nil",
+		"guest/pull.TestAttackContentsOfADecryptedLayer"),
+
 	// bounds of images
 	instead("size of documents", pullRegistry, "int64(len(text)) > limit", "false",
 		"guest/pull.TestAttackLargeManifest"),
@@ -50,12 +94,15 @@ var images = of(8,
 		"guest/pull.TestAttackLargeImage"),
 	instead("what a layer becomes", pullLayer, "b.left < 0", "false",
 		"guest/pull.TestAttackCompressionBomb"),
+	instead("what all layers become", pullLayer, "b.total.Add(int64(n)) > b.limit", "b.total.Add(int64(n)) < 0",
+		"guest/pull.TestAttackManyBombs"),
 
 	// layers stay in their directory
 	instead("two dots in a name", unpackExtract, `if c == ".." {`, "if false {",
 		"guest/unpack.TestAttackGHSA_84rc_2q4r_45pc_DotDot", "guest/pull.TestAttackLayerOutOfItsDirectory"),
 	instead("that links lead nowhere else", unpackTree, "const beneath = unix.RESOLVE_IN_ROOT | ", "const beneath = ",
-		"guest/unpack.TestAttackGHSA_84rc_2q4r_45pc_ThroughSymlink", "guest/unpack.TestAttackGHSA_84rc_2q4r_45pc_HardLinkOut"),
+		"guest/unpack.TestAttackGHSA_84rc_2q4r_45pc_ThroughSymlink", "guest/unpack.TestAttackGHSA_84rc_2q4r_45pc_Race",
+		"guest/unpack.TestAttackGHSA_84rc_2q4r_45pc_HardLinkOut"),
 	instead("whiteouts of dots", unpackExtract, `hidden == "" || hidden == "." || hidden == ".."`, "false",
 		"guest/unpack.TestAttackGHSA_84rc_2q4r_45pc_WhiteoutOfParent"),
 	instead("that a file is new", unpackExtract, `	if _, err := makeRoom(parent, base); err != nil {
@@ -74,6 +121,8 @@ var images = of(8,
 		"guest/unpack.TestAttackTarDevice"),
 	instead("attributes of overlayfs", unpackExtract, ` && !strings.HasPrefix(name, "user.overlay.")`, "",
 		"guest/unpack.TestAttackTarOverlayXattr"),
+	instead("attributes that take privilege", unpackExtract, `strings.HasPrefix(name, "user.") && `, "",
+		"guest/unpack.TestAttackTarPrivilegedXattr"),
 	instead("that owners are", unpackExtract, "h.Uid < 0 || ", "",
 		"guest/unpack.TestAttackTarNegativeOwner"),
 
@@ -83,7 +132,9 @@ var images = of(8,
 	never("size of a file", unpackExtract, "h.Size > x.limits.FileBytes",
 		"guest/unpack.TestAttackTarFileTooLarge"),
 	instead("number of entries", unpackExtract, "x.stats.Entries > x.limits.Entries", "false",
-		"guest/unpack.TestAttackTarTooManyEntries"),
+		"guest/unpack.TestAttackTarTooManyEntries", "guest/unpack.TestAttackTarGlobalHeaders"),
+	instead("entries that make no file", unpackExtract, "if x.stats.Entries++; x.stats.Entries", "if h.Typeflag != tar.TypeXGlobalHeader {\n\t\tx.stats.Entries++\n\t}\n\tif x.stats.Entries",
+		"guest/unpack.TestAttackTarGlobalHeaders"),
 	instead("depth of directories", unpackTree, "depth > t.limits.Depth", "false",
 		"guest/unpack.TestAttackTarTooDeep"),
 	never("length of names", unpackExtract, "len(name) > x.limits.PathBytes",

@@ -4,8 +4,11 @@ package boot
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -65,7 +68,6 @@ func TestImagePolicy(t *testing.T) {
 // The owner demanded signatures: a guest must not start with a puller that does not ask for them.
 func TestAttackImagePolicyIsSkipped(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
-	sha := "@" + digest.FromString("x").String()
 	for name, policy := range map[string]cdh.Text{
 		"malformed": {Inline: "{"}, "unknown": {Inline: `{"default":[{"type":"acceptEverything"}]}`}, "no requirement": {Inline: `{"default":[]}`},
 	} {
@@ -73,6 +75,11 @@ func TestAttackImagePolicyIsSkipped(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+func TestImageSettingsThatCannotBeHad(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	sha := "@" + digest.FromString("x").String()
 	p, err := newPuller(cdh.Image{
 		Registries: cdh.Text{URI: "kbs:///default/registries/none"},
 	}, resources{}, t.TempDir(), log)
@@ -81,5 +88,27 @@ func TestAttackImagePolicyIsSkipped(t *testing.T) {
 	}
 	if _, err := p.Pull(t.Context(), "127.0.0.1:1/a"+sha); pull.CodeOf(err) != pull.CodeSettingsUnavailable || !errors.Is(err, signature.ErrNotFound) {
 		t.Error(err)
+	}
+}
+
+// The policy rejects everything, and the registry has an image.
+func TestAttackImagePolicyIsNotAsked(t *testing.T) {
+	manifest := []byte(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"` +
+		digest.FromString("x").String() + `","size":1},"layers":[]}`)
+	registry := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(manifest) }))
+	defer registry.Close()
+	const uri = "kbs:///default/security-policy/test"
+	for name, policy := range map[string]cdh.Text{"inline": {Inline: rejects}, "the trustee's": {URI: uri}} {
+		p, err := newPuller(cdh.Image{
+			Policy:     policy,
+			ExtraRoots: []string{string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: registry.Certificate().Raw}))},
+		}, resources{uri: rejects}, t.TempDir(), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = p.Pull(t.Context(), registry.Listener.Addr().String()+"/a@"+digest.FromBytes(manifest).String())
+		if pull.CodeOf(err) != pull.CodePolicyRefused || signature.CodeOf(err) != signature.CodeRejected {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -62,8 +62,6 @@ registry_config = {}
 `, Config{Image: Image{
 			Policy: Text{URI: "kbs:///default/security-policy/test"}, Registries: Text{Inline: "# registry_config\n"},
 		}}, ""},
-		{"an empty policy", "[image]\nimage_security_policy = \"\"", Config{}, "is empty"},
-		{"an empty URI", "[image]\nimage_security_policy_uri = \"\"", Config{}, "is empty"},
 		{"a text from a file", "[image]\nimage_security_policy_uri = \"file:///etc/policy.json\"", Config{}, "only the trustee"},
 		{"a text from a path", "[image]\nauthenticated_registry_credentials_uri = \"/run/auth.json\"", Config{}, "only the trustee"},
 		{"another broker", "[kbc]\nname = \"offline_fs_kbc\"", Config{}, "cc_kbc"},
@@ -92,6 +90,16 @@ func TestAttackProtectionIsSkipped(t *testing.T) {
 	} {
 		if _, err := ParseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), "not supported") {
 			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// A policy of nothing must not pass for none.
+func TestAttackEmptyImagePolicy(t *testing.T) {
+	for _, key := range []string{"image_security_policy", "image_security_policy_uri", "sigstore_config", "authenticated_registry_credentials_uri",
+		"registry_configuration_uri"} {
+		if _, err := ParseConfig([]byte("[image]\n" + key + " = \"\"")); err == nil || !strings.Contains(err.Error(), "is empty") {
+			t.Errorf("%s: %v", key, err)
 		}
 	}
 }

@@ -62,6 +62,19 @@ func TestAuthFile(t *testing.T) {
 	}
 }
 
+// A credential for one part of a registry is not shown when another is asked for.
+func TestAttackNeighboursCredentials(t *testing.T) {
+	file, err := parseAuthFile([]byte(`{"auths":{"quay.io/team":{"auth":"` + basicAuth("team:p") + `"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, repository := range []string{"evil/app", "teams/app", "tea", "x/team"} {
+		if c, err := file.find(endpoint{registry: "quay.io", repository: repository}); c != nil || err != nil {
+			t.Errorf("%s: %s, %v", repository, c.User, err)
+		}
+	}
+}
+
 func TestAuthFileRefused(t *testing.T) {
 	for name, text := range map[string]string{
 		"no JSON":       "hunter2",
