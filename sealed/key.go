@@ -12,6 +12,7 @@ import (
 	"fmt"
 
 	"github.com/nacre-project/nacre/secret"
+	"github.com/nacre-project/nacre/strictjson"
 )
 
 const (
@@ -66,7 +67,7 @@ func parseSigner(jwk []byte) (Signer, error) {
 	if err != nil {
 		return Signer{}, err
 	}
-	d, err := members.number("d")
+	d, err := number(members, "d")
 	if err != nil {
 		return Signer{}, err
 	}
@@ -79,7 +80,7 @@ func parseSigner(jwk []byte) (Signer, error) {
 	}
 	s := Signer{Key: SigningKey{private}}
 	if _, named := members["kid"]; named {
-		if s.KeyID, err = members.text("kid"); err != nil {
+		if s.KeyID, err = members.Text("kid"); err != nil {
 			return Signer{}, err
 		}
 	}
@@ -109,13 +110,13 @@ func (k SigningKey) String() string { return "signing key " + secret.Redacted }
 func (k SigningKey) GoString() string { return k.String() }
 
 // parseJWK reads a key for ES256. Members that are not known are passed over, as RFC 7517 §4 demands.
-func parseJWK(text []byte) (object, *ecdsa.PublicKey, error) {
-	members, err := parseObject(text, maxJWK)
+func parseJWK(text []byte) (strictjson.Object, *ecdsa.PublicKey, error) {
+	members, err := strictjson.ParseObject(text, maxJWK)
 	if err != nil {
 		return nil, nil, fmt.Errorf("not a JWK: %w", err)
 	}
 	for name, want := range map[string]string{"kty": "EC", "crv": "P-256"} {
-		if got, err := members.text(name); err != nil {
+		if got, err := members.Text(name); err != nil {
 			return nil, nil, err
 		} else if got != want {
 			return nil, nil, fmt.Errorf("%s is %q, want %s", name, clip(got), want)
@@ -125,15 +126,15 @@ func parseJWK(text []byte) (object, *ecdsa.PublicKey, error) {
 		if _, there := members[name]; !there {
 			continue
 		}
-		if got, err := members.text(name); err != nil || got != want {
+		if got, err := members.Text(name); err != nil || got != want {
 			return nil, nil, fmt.Errorf("%s is %q, want %s", name, clip(got), want)
 		}
 	}
-	x, err := members.number("x")
+	x, err := number(members, "x")
 	if err != nil {
 		return nil, nil, err
 	}
-	y, err := members.number("y")
+	y, err := number(members, "y")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -149,8 +150,8 @@ func parseJWK(text []byte) (object, *ecdsa.PublicKey, error) {
 }
 
 // number reads a coordinate or a private key: 32 bytes, big endian, base64url.
-func (o object) number(name string) ([]byte, error) {
-	text, err := o.text(name)
+func number(o strictjson.Object, name string) ([]byte, error) {
+	text, err := o.Text(name)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nacre-project/nacre/kbs"
 	"github.com/nacre-project/nacre/secret"
+	"github.com/nacre-project/nacre/strictjson"
 )
 
 // Resources fetches what a trustee holds.
@@ -109,11 +110,11 @@ func (e *Envelope) Open(kek secret.Bytes) (secret.Bytes, error) {
 	if kek.Len() != keySize {
 		return secret.Bytes{}, refuse(EnvelopeInvalid, "the resource %s has %d bytes; a key encryption key has %d", clip(e.KeyID), kek.Len(), keySize)
 	}
-	annotations, err := parseObject(orEmpty(e.Annotations), MaxText)
+	annotations, err := strictjson.ParseObject(orEmpty(e.Annotations), MaxText)
 	if err != nil {
 		return secret.Bytes{}, refuse(EnvelopeInvalid, "annotations: %w", err)
 	}
-	keyIV, err := annotations.text("iv")
+	keyIV, err := annotations.Text("iv")
 	if err != nil {
 		return secret.Bytes{}, refuse(EnvelopeInvalid, "annotations: %w: it is the IV of encrypted_key", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/nacre-project/nacre/kbs"
+	"github.com/nacre-project/nacre/strictjson"
 )
 
 // Version is the one version of payloads.
@@ -58,27 +59,27 @@ type Envelope struct {
 // ParsePayload reads a payload. It has the members of its type, all of them and no others, as upstream's.
 // Every error is an *[Error].
 func ParsePayload(text []byte) (*Payload, error) {
-	members, err := parseObject(text, MaxText)
+	members, err := strictjson.ParseObject(text, MaxText)
 	if err != nil {
 		return nil, refuse(PayloadMalformed, "%w", err)
 	}
-	version, err := members.text("version")
+	version, err := members.Text("version")
 	if err != nil {
 		return nil, refuse(PayloadMalformed, "%w", err)
 	}
 	if version != Version {
 		return nil, refuse(VersionUnsupported, "version %q, want %s", clip(version), Version)
 	}
-	kind, err := members.text("type")
+	kind, err := members.Text("type")
 	if err != nil {
 		return nil, refuse(PayloadMalformed, "%w", err)
 	}
 	var p Payload
 	switch kind {
 	case typeVault:
-		p.Vault, err = members.vault()
+		p.Vault, err = parseVault(members)
 	case typeEnvelope:
-		p.Envelope, err = members.envelope()
+		p.Envelope, err = parseEnvelope(members)
 	default:
 		err = fmt.Errorf("type %q, want %s or %s", clip(kind), typeVault, typeEnvelope)
 	}
@@ -88,14 +89,14 @@ func ParsePayload(text []byte) (*Payload, error) {
 	return &p, nil
 }
 
-func (o object) vault() (*Vault, error) {
+func parseVault(o strictjson.Object) (*Vault, error) {
 	v := &Vault{}
-	err := o.texts(map[string]*string{"provider": &v.Provider, "name": &v.Name})
+	err := o.Texts(map[string]*string{"provider": &v.Provider, "name": &v.Name})
 	if err == nil {
-		v.ProviderSettings, v.Annotations, err = o.objects()
+		v.ProviderSettings, v.Annotations, err = objects(o)
 	}
 	if err == nil {
-		err = o.only("version", "type", "provider", "name", "provider_settings", "annotations")
+		err = only(o, "version", "type", "provider", "name", "provider_settings", "annotations")
 	}
 	if err != nil {
 		return nil, err
@@ -103,9 +104,9 @@ func (o object) vault() (*Vault, error) {
 	return v, nil
 }
 
-func (o object) envelope() (*Envelope, error) {
+func parseEnvelope(o strictjson.Object) (*Envelope, error) {
 	e := &Envelope{}
-	err := o.texts(map[string]*string{
+	err := o.Texts(map[string]*string{
 		"provider": &e.Provider, "key_id": &e.KeyID, "encrypted_key": &e.EncryptedKey, "encrypted_data": &e.EncryptedData,
 		"wrap_type": &e.WrapType, "iv": &e.IV,
 	})
@@ -113,10 +114,10 @@ func (o object) envelope() (*Envelope, error) {
 		err = fmt.Errorf("wrap_type %q, want %s or %s", clip(e.WrapType), WrapA256GCM, WrapA256CTR)
 	}
 	if err == nil {
-		e.ProviderSettings, e.Annotations, err = o.objects()
+		e.ProviderSettings, e.Annotations, err = objects(o)
 	}
 	if err == nil {
-		err = o.only("version", "type", "provider", "key_id", "encrypted_key", "encrypted_data", "wrap_type", "iv",
+		err = only(o, "version", "type", "provider", "key_id", "encrypted_key", "encrypted_data", "wrap_type", "iv",
 			"provider_settings", "annotations")
 	}
 	if err != nil {
@@ -126,12 +127,12 @@ func (o object) envelope() (*Envelope, error) {
 }
 
 // objects are the two members that both types have, and upstream's reader demands.
-func (o object) objects() (settings, annotations json.RawMessage, err error) {
-	if settings, err = o.object("provider_settings"); err != nil {
+func objects(o strictjson.Object) (providerSettings, annotations json.RawMessage, err error) {
+	if providerSettings, err = settings(o, "provider_settings"); err != nil {
 		return nil, nil, err
 	}
-	annotations, err = o.object("annotations")
-	return settings, annotations, err
+	annotations, err = settings(o, "annotations")
+	return providerSettings, annotations, err
 }
 
 // MarshalJSON writes the payload with upstream's members in upstream's order.

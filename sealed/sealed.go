@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"math/big"
 	"strings"
+
+	"github.com/nacre-project/nacre/strictjson"
 )
 
 // Prefix is what every sealed secret begins with, and nothing else should.
@@ -122,22 +124,22 @@ func split(text string) ([]string, error) {
 // parseHeader returns the key id. A header has the two members that the format knows and no others: one that brings a key
 // of its own (jwk, jku, x5c), or says that the signature covers something else (crit, b64), is no sealed secret's.
 func parseHeader(text []byte) (string, error) {
-	members, err := parseObject(text, maxHeader)
+	members, err := strictjson.ParseObject(text, maxHeader)
 	if err != nil {
 		return "", refuse(Malformed, "header: %w", err)
 	}
-	algorithm, err := members.text("alg")
+	algorithm, err := members.Text("alg")
 	if err != nil {
 		return "", refuse(Malformed, "header: %w", err)
 	}
 	if algorithm != algES256 {
 		return "", refuse(AlgorithmUnsupported, "the header says alg %q; sealed secrets are signed with %s", clip(algorithm), algES256)
 	}
-	kid, err := members.text("kid")
+	kid, err := members.Text("kid")
 	if err != nil {
 		return "", refuse(Malformed, "header: %w", err)
 	}
-	if err := members.only("alg", "kid"); err != nil {
+	if err := only(members, "alg", "kid"); err != nil {
 		return "", refuse(Malformed, "header: %w", err)
 	}
 	if kid == "" || len(kid) > maxKeyID {
