@@ -65,7 +65,13 @@ func (r run) power(ctx context.Context, dir string, lying bool) error {
 	}
 	m.disk = disk.New(empty, lying)
 	err = r.soak(ctx, m, i, platform, pace{load: 6 * time.Second, strike: 3})
-	if err != nil {
+	switch {
+	case lying && err == nil:
+		return errors.New("the disk lost what it said it had flushed, and nobody noticed")
+	case lying && ctx.Err() == nil:
+		fmt.Fprintf(r.out, "noticed, as it must be: %v\n", err)
+		return nil
+	case err != nil:
 		path := filepath.Join(dir, "disk.img")
 		err = fmt.Errorf("%w\nthe disk after the last loss of power is %s", errors.Join(err, os.WriteFile(path, m.disk.Image(), 0o600)), path)
 	}
