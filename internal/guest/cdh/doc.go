@@ -14,5 +14,6 @@
 // A sealed secret says of itself who signed it. Which keys may have is what the measured configuration pins, in
 // [sealed_secrets]; without it none is opened.
 //
-// Secure mounts, image pulls for other processes and layer keys belong to the stock protocol, and are not served.
+// Layer keys are unwrapped for other pullers of images (UnWrapKey). Secure mounts and image pulls for other processes belong to
+// the stock protocol, and are not served.
 package cdh

@@ -24,19 +24,21 @@ const (
 	unsealFailed = "Unseal Secret failed"
 )
 
-// Server answers GetResource and UnsealSecret of the stock hub's protocol. Its other services are not registered: who
+// Server answers GetResource, UnsealSecret and UnWrapKey of the stock hub's protocol. Its other services are not registered: who
 // calls them is told that they are not supported, as by a stock hub without them.
 type Server struct{ service *Service }
 
 var (
 	_ api.GetResourceServiceService  = (*Server)(nil)
 	_ api.SealedSecretServiceService = (*Server)(nil)
+	_ api.KeyProviderServiceService  = (*Server)(nil)
 )
 
 // Register adds the services to a ttrpc server.
 func (s *Service) Register(server *ttrpc.Server) {
 	api.RegisterGetResourceServiceService(server, &Server{s})
 	api.RegisterSealedSecretServiceService(server, &Server{s})
+	api.RegisterKeyProviderServiceService(server, &Server{s})
 }
 
 // GetResource fetches the resource that a URI names.
