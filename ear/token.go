@@ -143,6 +143,9 @@ func parseToken(payload []byte) (*Token, map[string]any, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, nil, errors.New("the claims: text follows the JSON object")
 	}
+	if err := unique(payload); err != nil {
+		return nil, nil, fmt.Errorf("the claims: %w", err)
+	}
 	r := reader{}
 	t := &Token{
 		Profile:  r.text(claims, "eat_profile"),

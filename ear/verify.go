@@ -77,5 +77,13 @@ func verify(compact string, keys []Key, now time.Time, options Options) (*Token,
 	if t.IssuedAt.After(now.Add(issueLeeway)) {
 		return nil, nil, fmt.Errorf("the token was issued in the future, at %s", t.IssuedAt.UTC().Format(time.RFC3339))
 	}
+	if _, present := claims["nbf"]; present {
+		r := reader{}
+		if from := r.time(claims, "nbf"); r.err != nil {
+			return nil, nil, r.err
+		} else if from.After(now.Add(issueLeeway)) {
+			return nil, nil, fmt.Errorf("the token is not valid before %s", from.UTC().Format(time.RFC3339))
+		}
+	}
 	return t, claims, nil
 }

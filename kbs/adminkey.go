@@ -23,10 +23,11 @@ type AdminKey struct{ private secret.Bytes } // an ed25519.PrivateKey
 
 // AdminClaims is the content of an administrator's token, a JWT signed with EdDSA. Times are Unix seconds.
 type AdminClaims struct {
-	Role     string           `json:"role"`
-	Audience jwt.Audience     `json:"aud,omitempty"`
-	IssuedAt *jwt.NumericDate `json:"iat,omitempty"`
-	Expiry   *jwt.NumericDate `json:"exp,omitempty"`
+	Role      string           `json:"role"`
+	Audience  jwt.Audience     `json:"aud,omitempty"`
+	IssuedAt  *jwt.NumericDate `json:"iat,omitempty"`
+	Expiry    *jwt.NumericDate `json:"exp,omitempty"`
+	NotBefore *jwt.NumericDate `json:"nbf,omitempty"` // not needed; when it is there, it counts
 }
 
 // NewAdminKey makes a key pair.

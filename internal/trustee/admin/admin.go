@@ -123,6 +123,9 @@ func (a *Authenticator) check(c kbs.AdminClaims) error {
 		return errors.New("the token lacks iat or exp")
 	}
 	issued, expires := c.IssuedAt.Time(), c.Expiry.Time()
+	if c.NotBefore != nil && c.NotBefore.Time().After(now.Add(leeway)) {
+		return fmt.Errorf("the token is not valid before %s, now is %s", c.NotBefore.Time().UTC(), now.UTC())
+	}
 	if issued.After(now.Add(leeway)) {
 		return fmt.Errorf("the token is from the future: iat is %s, now is %s", issued.UTC(), now.UTC())
 	}

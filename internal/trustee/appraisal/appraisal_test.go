@@ -179,7 +179,6 @@ func TestDefaultPolicyAffirmsTurin(t *testing.T) {
 
 // Each case deviates in one thing from what is affirming.
 func TestAttackDefaultPolicy(t *testing.T) {
-	p := defaultPolicy(t)
 	claim := func(name string, value any) func(*attest.Claims, map[string]any) {
 		return func(c *attest.Claims, _ map[string]any) { c.Values[name] = value }
 	}
@@ -228,14 +227,15 @@ func TestAttackDefaultPolicy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			claims, refs := snpClaims(), references()
 			c.deviate(claims, refs)
-			s, err := p.Appraise(t.Context(), Evidence{Claims: claims}, snapshot(t, refs), now)
+			s, err := defaultPolicy(t).Appraise(t.Context(), Evidence{Claims: claims}, snapshot(t, refs), now)
 			if err != nil || s.Status != c.want || s.Vector.Status() != c.want {
 				t.Errorf("%v, %v; want %v", s.Status, err, c.want)
 			}
 		})
 	}
 	t.Run("values whose time is over", func(t *testing.T) {
-		s, err := p.Appraise(t.Context(), Evidence{Claims: snpClaims()}, snapshot(t, references()), now.Add(time.Hour))
+		s, err := defaultPolicy(t).Appraise(t.Context(), Evidence{Claims: snpClaims()}, snapshot(t, references()),
+			now.Add(time.Hour))
 		if err != nil || s.Status != ear.Contraindicated {
 			t.Errorf("%v, %v", s.Status, err)
 		}

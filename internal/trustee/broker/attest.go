@@ -115,6 +115,10 @@ func (b *Broker) attest(ctx context.Context, c *call) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !b.attempts.Spend(s.key(), b.now()) {
+		return nil, fail(http.StatusUnauthorized, variantAttestation, codeAttempts,
+			attestDetail+"the session was tried too often; ask for a new one")
+	}
 	platform, ok := b.platforms[s.tee]
 	if !ok { // configured when the challenge was made, before a restart
 		return nil, unsupported("evidence of this kind is not accepted here")

@@ -88,6 +88,9 @@ const (
 	refusedLimit  = 16   // audit records about one of them in a period
 	refusedPeriod = time.Hour
 
+	triedSessions = 1 << 14 // sessions that are told apart
+	triedLimit    = 16      // attestations that may be tried in one of them
+
 	deniedTokens = 4096 // tokens that were refused something and are told apart
 	deniedLimit  = 256  // audit records of refusals that one of them causes
 
@@ -112,6 +115,7 @@ type Broker struct {
 	initDatas *lru.Cache[string, *appraisal.InitData] // by their texts
 	refused   *audit.Budget                           // of records of refused evidence
 	denied    *audit.Budget                           // of records of refusals to the holder of a token
+	attempts  *audit.Budget                           // of attestations in a session
 	slots     chan struct{}
 	limits    limits
 	draining  atomic.Bool
@@ -166,6 +170,9 @@ func New(ctx context.Context, c Config) (*Broker, error) {
 		return nil, err
 	}
 	if b.refused, err = audit.NewBudget(refusedPieces, refusedLimit, refusedPeriod); err != nil {
+		return nil, err
+	}
+	if b.attempts, err = audit.NewBudget(triedSessions, triedLimit, MaxSessionLifetime); err != nil {
 		return nil, err
 	}
 	// A period is never shorter than a token's life, so that a token has only one.

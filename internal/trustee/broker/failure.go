@@ -45,6 +45,7 @@ const (
 	codeSessionExpired   = "session_expired"
 	codeNonceMismatch    = "nonce_mismatch"
 	codeNonceUsed        = "nonce_used"
+	codeAttempts         = "too_many_attempts"
 	codeTokenMissing     = "token_missing"
 	codeTokenInvalid     = "token_invalid"
 	codeTokenExpired     = "token_expired"

@@ -226,6 +226,9 @@ func (b *Broker) verifyToken(c *call, compact string) (*guest, error) {
 	if err != nil {
 		return nil, tokenFailure(err)
 	}
+	if token.Issuer != tokenIssuer {
+		return nil, tokenFailure(fmt.Errorf("the token's issuer is %q, not %q", clip(token.Issuer), tokenIssuer))
+	}
 	if lives := token.Expiry.Sub(token.IssuedAt); lives > MaxTokenLifetime {
 		return nil, tokenFailure(fmt.Errorf("the token lives for %s, at most %s are given", lives, MaxTokenLifetime))
 	}
