@@ -3,6 +3,7 @@
 package sealed
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -143,7 +144,7 @@ func (p Payload) MarshalJSON() ([]byte, error) {
 	}
 	switch v, e := p.Vault, p.Envelope; {
 	case v != nil && e == nil:
-		return json.Marshal(struct {
+		return marshal(struct {
 			head
 			Name        string          `json:"name"`
 			Provider    string          `json:"provider"`
@@ -151,7 +152,7 @@ func (p Payload) MarshalJSON() ([]byte, error) {
 			Annotations json.RawMessage `json:"annotations"`
 		}{head{Version, typeVault}, v.Name, v.Provider, orEmpty(v.ProviderSettings), orEmpty(v.Annotations)})
 	case e != nil && v == nil:
-		return json.Marshal(struct {
+		return marshal(struct {
 			head
 			KeyID         string          `json:"key_id"`
 			EncryptedKey  string          `json:"encrypted_key"`
@@ -165,6 +166,17 @@ func (p Payload) MarshalJSON() ([]byte, error) {
 			orEmpty(e.ProviderSettings), orEmpty(e.Annotations)})
 	}
 	return nil, errors.New("a sealed secret is a vault or an envelope")
+}
+
+// marshal writes JSON as it is: what others wrote stays, "&" included.
+func marshal(v any) ([]byte, error) {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), nil
 }
 
 func orEmpty(raw json.RawMessage) json.RawMessage {

@@ -612,7 +612,7 @@ func FuzzParse(f *testing.F) {
 func FuzzPayload(f *testing.F) {
 	f.Add([]byte(goodPayload))
 	f.Add([]byte(`{"version":"0.1.0","type":"envelope","key_id":"kbs:///a/b/c","encrypted_key":"AA==","encrypted_data":"AA==",` +
-		`"wrap_type":"A256CTR","iv":"AA==","provider":"kbs","provider_settings":{},"annotations":{"iv":"AA=="}}`))
+		`"wrap_type":"A256CTR","iv":"AA==","provider":"kbs","provider_settings":{ },"annotations":{"iv":"AA==","&":"<>"}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, err := ParsePayload(text)
 		if err != nil {
