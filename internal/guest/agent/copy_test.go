@@ -115,7 +115,7 @@ func TestAttackCopyFileCVE2026_41326(t *testing.T) {
 			return []*agent.CopyFileRequest{directory(a, "v"), link(a, "v/l", "a/../../w"), file(a, "v/l/x", "evil")}
 		},
 		"a link for a volume": func(a *Agent) []*agent.CopyFileRequest {
-			return []*agent.CopyFileRequest{directory(a, "w"), link(a, "v", "w"), file(a, "v/x", "evil")}
+			return []*agent.CopyFileRequest{directory(a, "w"), link(a, "v", "w")}
 		},
 		"through a link inside": func(a *Agent) []*agent.CopyFileRequest {
 			return []*agent.CopyFileRequest{directory(a, "v/d"), link(a, "v/l", "d"), file(a, "v/l/x", "evil")}
