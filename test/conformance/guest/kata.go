@@ -19,14 +19,6 @@ const (
 const whyUnimplemented = "UNIMPLEMENTED, as servers written with the Go library answer; the runtime takes either for an " +
 	"agent without the method"
 
-// kataMethods are the agent's methods (kata-peerpods §3.1).
-var kataMethods = strings.Fields(`CreateSandbox DestroySandbox CreateContainer StartContainer RemoveContainer ExecProcess
-	SignalProcess WaitProcess WriteStdin ReadStdout ReadStderr CloseStdin TtyWinResize StatsContainer UpdateContainer
-	PauseContainer ResumeContainer UpdateInterface UpdateRoutes AddARPNeighbors ListInterfaces ListRoutes GetIPTables
-	SetIPTables CopyFile SetPolicy GetOOMEvent GetGuestDetails OnlineCPUMem MemHotplugByProbe ReseedRandomDev
-	SetGuestDateTime AddSwap GetVolumeStats ResizeVolume UpdateEphemeralMounts RemoveStaleVirtiofsShareMounts GetMetrics
-	GetDiagnosticData MemAgentMemcgSet MemAgentCompactSet`)
-
 // needsContainer are methods that, for a container that is not there, change nothing in a guest.
 var needsContainer = strings.Fields(`StartContainer RemoveContainer SignalProcess WaitProcess WriteStdin ReadStdout
 	ReadStderr CloseStdin TtyWinResize StatsContainer UpdateContainer PauseContainer ResumeContainer`)

@@ -240,8 +240,11 @@ func (k *teeKey) contentKey(e *envelope, encryptedKey []byte) ([]byte, error) {
 	point := []byte{4}
 	for _, text := range []string{parsed.EPK.X, parsed.EPK.Y} {
 		raw, err := b64url.Strict().DecodeString(text)
-		if err != nil || len(raw) != size {
-			return nil, fmt.Errorf("a coordinate of epk has %d bytes, want %d (%v)", len(raw), size, err)
+		if err != nil {
+			return nil, fmt.Errorf("a coordinate of epk: %w", err)
+		}
+		if len(raw) != size {
+			return nil, fmt.Errorf("a coordinate of epk has %d bytes, want %d", len(raw), size)
 		}
 		point = append(point, raw...)
 	}
@@ -339,20 +342,26 @@ func (t *jws) verify(jwk map[string]any) error {
 	if jwk["kty"] != "EC" || jwk["crv"] != "P-256" {
 		return fmt.Errorf("the key is kty %v on %v, want EC on P-256", jwk["kty"], jwk["crv"])
 	}
-	var coordinates [2]*big.Int
-	for i, name := range []string{"x", "y"} {
+	point := []byte{4} // SEC 1 section 2.3.3: uncompressed
+	for _, name := range []string{"x", "y"} {
 		text, _ := jwk[name].(string)
 		raw, err := b64url.Strict().DecodeString(text)
-		if err != nil || len(raw) != 32 {
-			return fmt.Errorf("%s of the key has %d bytes, want 32 (%v)", name, len(raw), err)
+		if err != nil {
+			return fmt.Errorf("%s of the key: %w", name, err)
 		}
-		coordinates[i] = new(big.Int).SetBytes(raw)
+		if len(raw) != 32 {
+			return fmt.Errorf("%s of the key has %d bytes, want 32", name, len(raw))
+		}
+		point = append(point, raw...)
+	}
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+	if err != nil {
+		return fmt.Errorf("the key: %w", err)
 	}
 	if len(t.signature) != 64 {
 		return fmt.Errorf("the signature has %d bytes, want 64", len(t.signature))
 	}
 	digest := sha256.Sum256([]byte(t.signed))
-	key := &ecdsa.PublicKey{Curve: elliptic.P256(), X: coordinates[0], Y: coordinates[1]}
 	if !ecdsa.Verify(key, digest[:], new(big.Int).SetBytes(t.signature[:32]), new(big.Int).SetBytes(t.signature[32:])) {
 		return errors.New("the signature does not verify with the key")
 	}

@@ -87,12 +87,12 @@ func (r Request) Bytes() []byte {
 	return append(out, r.Extra...)
 }
 
-// AppendString, AppendBytes and AppendVarint append a field; empty strings and bytes are left out, as in proto3.
+// AppendString appends a field of a string; an empty one is left out, as in proto3.
 func AppendString(out []byte, number protowire.Number, value string) []byte {
 	return AppendBytes(out, number, []byte(value))
 }
 
-// AppendBytes appends a field of bytes.
+// AppendBytes appends a field of bytes, or of a message; an empty one is left out.
 func AppendBytes(out []byte, number protowire.Number, value []byte) []byte {
 	if len(value) == 0 {
 		return out
