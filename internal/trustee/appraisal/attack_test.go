@@ -54,7 +54,7 @@ func TestAttackRatingOfAnotherGuest(t *testing.T) {
 		refs    *refvalue.Snapshot
 		at      time.Time
 	}{
-		"measurement":         {claim("measurement", "ffff"), refs, now},
+		"measurement":         {claim("measurement", "eeee"), refs, now},
 		"no measurement":      {func(e *Evidence) { delete(e.Claims.Values, "measurement") }, refs, now},
 		"firmware":            {claim("reported_tcb_snp", int64(1)), refs, now},
 		"firmware, a text":    {claim("reported_tcb_snp", "23"), refs, now},
