@@ -197,7 +197,17 @@ func (b *Broker) registerReferenceValue(ctx context.Context, c *call, who admin.
 	if err != nil {
 		return nil, badRequest(variantRVPS, err)
 	}
-	change := b.changed(ctx, c, who, "register the reference values %s", strings.Join(message.Names(), " "))
+	what := "register the reference values " + strings.Join(message.Names(), " ")
+	var replaced []string
+	for _, name := range message.Names() {
+		if _, err := b.values.Get(name); err == nil {
+			replaced = append(replaced, name)
+		}
+	}
+	if len(replaced) > 0 {
+		what += ", replacing " + strings.Join(replaced, " ")
+	}
+	change := b.changed(ctx, c, who, "%s", what)
 	if err := b.values.Register(ctx, message, func(tx *store.Tx) error {
 		return audit.Append(tx, &change)
 	}); err != nil {
