@@ -390,7 +390,9 @@ func (l *lab) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = l.root
 	cmd.Stderr = new(bytes.Buffer)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", keysVariable+"="+l.keys) // the programs are built without C code
+	// The programs are built without C code, and with the tag under which signatures are verified.
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", keysVariable+"="+l.keys,
+		"GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -tags=containers_image_openpgp"))
 	return cmd
 }
 

@@ -140,6 +140,22 @@ func TestAttackNothingSaid(t *testing.T) {
 	wantCode(t, new(Policy).Verify(t.Context(), pinned(t, "registry.example.com/app"), Image{Manifest: someManifest}), CodeRejected)
 }
 
+// TestAttackHostInCapitals writes the host of an image in another way, for which the policy has no scope.
+func TestAttackHostInCapitals(t *testing.T) {
+	p := mustParse(t, `{"default":`+accept+`,"transports":{"docker":{"quay.io":`+reject+`}}}`, nil)
+	for _, name := range []string{"quay.io/x", "QUAY.IO/x", "Quay.io/x"} {
+		wantCode(t, p.Verify(t.Context(), pinned(t, name), Image{Manifest: someManifest}), CodeRejected, "scope quay.io")
+	}
+}
+
+// TestAttackScopeOfNothing has scopes that were meant to restrict images, and which no image's name matches.
+func TestAttackScopeOfNothing(t *testing.T) {
+	for _, scope := range []string{"busybox", "library/busybox", "quay.io/", "https://quay.io", "Quay.io", "quay.io/*", "index.docker.io"} {
+		_, err := Parse([]byte(`{"default":`+accept+`,"transports":{"docker":{"`+scope+`":`+reject+`}}}`), nil)
+		wantCode(t, err, CodePolicyMalformed, scope)
+	}
+}
+
 func TestDefaultOnly(t *testing.T) {
 	p := mustParse(t, `{"default":`+accept+`}`, nil)
 	if err := p.Verify(t.Context(), pinned(t, "registry.example.com/app"), Image{Manifest: someManifest}); err != nil {

@@ -205,6 +205,12 @@ func TestAttackCosign(t *testing.T) {
 			wantCode(t, p.verify(t, demand(t, by(t, key), nil), c.user), c.want, c.mention)
 		})
 	}
+	t.Run("the first of two requirements", func(t *testing.T) {
+		p := newPod(t)
+		p.repository.attach(t, d(p), cosign(t, key, d(p), app))
+		both := mustParse(t, string(encode(t, members{"default": []any{by(t, key), by(t, evil)}})), nil)
+		wantCode(t, p.verify(t, both, app), CodeInvalid, "requirement 2 of 2")
+	})
 	t.Run("instance asked, index signed", func(t *testing.T) {
 		p := newPod(t)
 		p.repository.attach(t, d(p), cosign(t, key, d(p), app))
