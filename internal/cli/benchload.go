@@ -103,8 +103,11 @@ func (l *loadFlags) run(c *cobra.Command) error {
 			return err
 		}
 	}
-	if err := guests.Connect(c.Context()); err != nil {
+	err = guests.Connect(c.Context())
+	if _, refused := errors.AsType[*kbs.StatusError](err); refused {
 		return fmt.Errorf("%w; the trustee must trust the root that `nacre simtee root` prints (nacre-trustee --allow-simulated-root)", err)
+	} else if err != nil {
+		return err
 	}
 	run.Do = guests.Do
 	if !l.quiet {
@@ -138,8 +141,9 @@ func (l *loadFlags) guests() (*load.Guests, error) {
 		Trustee: kbs.ClientConfig{URL: resolved.Trustee, PinnedCert: cert, HTTPTimeout: loadTimeout},
 		Clients: l.clients,
 	}
-	if config.Resource, err = kbs.ParseResourceURI("kbs:///" + l.resource); err != nil {
-		return nil, &exitError{2, err}
+	config.Resource = kbs.ResourceURI{Plugin: "resource", Path: strings.Split(l.resource, "/")}
+	if err := kbs.ValidPath(config.Resource.Path); err != nil {
+		return nil, &exitError{2, fmt.Errorf("--resource %s: %w", l.resource, err)}
 	}
 	if config.Launch, err = parseLaunch(l.measurement); err != nil {
 		return nil, &exitError{2, err}
