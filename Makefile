@@ -60,6 +60,11 @@ bench: build ## benchmarks against their floors: bench.json, and the table in th
 	@$(GO) build $(GOFLAGS_BIN) -o build/bin/nacre-floor ./internal/bench/floor/nacre-floor
 	@build/bin/nacre bench floor --dir build/bench --simtee-dir build/bench-simtee -o bench.json --readme README.md
 
+.PHONY: soak
+soak: image ## kill -9 (200 rounds), then power loss (15 rounds), under load, judged by a model (about 15 minutes)
+	@$(GO) run ./test/soak kill
+	@$(GO) run ./test/soak power
+
 .PHONY: lint
 lint: $(LINT) ## golangci-lint
 	@$(LINT) run ./...
