@@ -30,7 +30,7 @@ const maxUnwrap = 128 << 10
 
 // WrapKey is no service of a guest's, which has nothing to encrypt.
 func (s *Server) WrapKey(context.Context, *api.KeyProviderKeyWrapProtocolInput) (*api.KeyProviderKeyWrapProtocolOutput, error) {
-	return nil, status.Error(codes.Unimplemented, "/keyprovider.KeyProviderService/WrapKey is not supported")
+	return nil, status.Error(codes.NotFound, "/keyprovider.KeyProviderService/WrapKey is not supported")
 }
 
 // UnWrapKey unwraps the key of an encrypted image's layer for another puller of images in the guest, by ocicrypt's key provider

@@ -87,7 +87,7 @@ func TestUnwrapKey(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := c.WrapKey(t.Context(), &api.KeyProviderKeyWrapProtocolInput{}); status.Code(err) != codes.Unimplemented {
+	if _, err := c.WrapKey(t.Context(), &api.KeyProviderKeyWrapProtocolInput{}); status.Code(err) != codes.NotFound {
 		t.Error(err)
 	}
 }

@@ -212,7 +212,8 @@ func (f *frames) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// answer sends one answer of the library's, in the stock servers' words where it says that a method is not there.
+// answer sends one answer of the library's, in the stock servers' words where it says that a method is not
+// implemented.
 func (f *frames) answer(frame []byte) error {
 	c, known := f.end(frame)
 	if known && frame[8] == frameResponse && len(frame) <= maxRefusal {
@@ -220,8 +221,8 @@ func (f *frames) answer(frame []byte) error {
 		if err := proto.Unmarshal(frame[headerSize:], &r); err != nil {
 			return fmt.Errorf("an answer of our own: %w", err)
 		}
-		if codes.Code(r.GetStatus().GetCode()) == codes.Unimplemented &&
-			(r.GetStatus().GetMessage() == "service "+c.service || r.GetStatus().GetMessage() == "method "+c.method) {
+		// The library says so of what is not registered, a handler of what it does not do.
+		if codes.Code(r.GetStatus().GetCode()) == codes.Unimplemented {
 			return f.refuse(c.stream, notSupported(c))
 		}
 	}

@@ -10,12 +10,15 @@ import (
 	"testing"
 
 	"github.com/containerd/ttrpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	wire "github.com/nacre-project/nacre/test/conformance/ttrpcwire"
 )
 
-// server serves "test.Service": Wait ends when it is let, Panic does what it says, Call answers.
+// server serves "test.Service": Wait ends when it is let, Panic does what it says, Later is
+// not implemented, Call answers.
 func server(t *testing.T, let chan struct{}) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s.sock")
@@ -36,6 +39,9 @@ func server(t *testing.T, let chan struct{}) string {
 					case <-ctx.Done():
 					}
 					return nothing(decode)
+				},
+				"Later": func(context.Context, func(any) error) (any, error) {
+					return nil, status.Error(codes.Unimplemented, "not yet")
 				},
 				"Panic": func(context.Context, func(any) error) (any, error) { panic("on foreign input") },
 			}})
@@ -127,6 +133,7 @@ func TestNotSupported(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
 	for _, tt := range []struct{ service, method, want string }{
 		{"test.Service", "None", "/test.Service/None is not supported"},
+		{"test.Service", "Later", "/test.Service/Later is not supported"},
 		{"none", "Call", "/none/Call is not supported"},
 		{"", "", "// is not supported"},
 		{long, "Call", "/" + long[:maxName] + "/Call is not supported"},

@@ -144,7 +144,11 @@ func (s *server) adminCases() []suite.Case {
 		{Name: "admin/stock-claims", Ref: "trustee §2.5, §5.4", Level: suite.Should,
 			Want: "a token with role and exp alone counts where no issuer or audience is configured",
 			Run: func(ctx context.Context, p *suite.Probe) {
-				option := claims(p, func(c map[string]any) { delete(c, "aud"); delete(c, "iat") })
+				option := claims(p, func(c map[string]any) {
+					delete(c, "aud")
+					delete(c, "iat")
+					c["exp"] = time.Now().AddDate(10, 0, 0).Unix() // as long as the stock set-up's
+				})
 				s.ask(ctx, p, http.MethodGet, prefix+"resource-policy", nil, option).demand(p, http.StatusOK,
 					may{http.StatusUnauthorized, "tokens must name this server (aud) and be short-lived (iat), so that one " +
 						"which leaks is of no use elsewhere or later"})
@@ -184,6 +188,12 @@ func (s *server) adminCases() []suite.Case {
 		{Name: "admin/resource-limit", Ref: "trustee §1.1", Level: suite.Must, Want: "a resource over the limit is 413",
 			Run: func(ctx context.Context, p *suite.Probe) {
 				s.tooLong(ctx, p, prefix+"resource/"+repository+"/admin/long", bearer(s.adminToken(p)))
+			}},
+		{Name: "admin/resource-longest", Ref: "trustee §1.1", Level: suite.Should,
+			Want: "a resource as long as a body may be is stored",
+			Run: func(ctx context.Context, p *suite.Probe) {
+				set(ctx, p, "admin/longest", bytes.Repeat([]byte{7}, int(s.options.bodyLimit)))
+				s.administer(ctx, p, http.MethodDelete, prefix+"resource/"+repository+"/admin/longest", nil).demand(p, http.StatusOK)
 			}},
 		{Name: "admin/resource-put", Ref: "trustee §1.2", Level: suite.Should,
 			Want: "the plugin has no PUT: it is refused, and nothing is stored",

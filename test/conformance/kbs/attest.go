@@ -310,6 +310,40 @@ func (s *server) attestCases() []suite.Case {
 				again.refused(p, http.StatusOK, attestRefusal, may{http.StatusUnauthorized,
 					"a nonce is used up by the first evidence that is accepted; the session goes on serving resources"})
 			}},
+		{Name: "attest/at-once", Ref: "trustee §1.7", Level: suite.Must,
+			Want: "of several attestations in one session at the same time one at least succeeds, and none harms the server",
+			Run: func(ctx context.Context, p *suite.Probe) {
+				a := s.attempt(ctx, p)
+				text := s.text(ctx, p, a)
+				answers := make(chan *answer, 8)
+				for range cap(answers) {
+					go func() {
+						got, err := s.send(ctx, http.MethodPost, prefix+"attest", text, withCookie(a.cookie))
+						if err != nil {
+							got = &answer{what: "POST attest", body: []byte(err.Error())}
+						}
+						answers <- got
+					}()
+				}
+				tokens := map[any]bool{}
+				for range cap(answers) {
+					got := <-answers
+					if got.status == http.StatusOK {
+						tokens[got.object(p)["token"]] = true
+						continue
+					}
+					got.harmless(p, "one of several")
+				}
+				p.Check(len(tokens) == 1, "%d different tokens for one nonce", len(tokens))
+			}},
+		{Name: "attest/chunked", Ref: "RFC 9112 §7.1", Level: suite.Must,
+			Want: "a body of unknown length, in chunks, is read",
+			Run: func(ctx context.Context, p *suite.Probe) {
+				a := s.attempt(ctx, p)
+				got := s.ask(ctx, p, http.MethodPost, prefix+"attest", s.text(ctx, p, a), withCookie(a.cookie),
+					func(r *http.Request) { r.ContentLength = -1 })
+				got.demand(p, http.StatusOK)
+			}},
 		{Name: "attest/replay", Ref: "trustee §1.4", Level: suite.Must,
 			Want: "an attestation that was accepted is refused in another session",
 			Run: func(ctx context.Context, p *suite.Probe) {

@@ -98,6 +98,43 @@ func (s *server) policyCases() []suite.Case {
 				p.Check(at(cpu, "ear.trustworthiness-vector", "hardware") == 97.0 && at(cpu, "ear.status") == "contraindicated",
 					"hardware %v, ear.status %v", at(cpu, "ear.trustworthiness-vector", "hardware"), at(cpu, "ear.status"))
 			}},
+		{Name: "appraisal/no-claims", Ref: "trustee §3.5", Level: suite.Must,
+			Want: "a policy, here in the older Rego, without trust_claims makes all eight claims 0 and the status none",
+			Run: func(ctx context.Context, p *suite.Probe) {
+				if s.evidence == nil {
+					p.Skipf("%v", errNoEvidence)
+				}
+				s.administer(ctx, p, http.MethodPost, prefix+"attestation-policy", []byte(`{"policy_id":"default_cpu","policy":"`+
+					b64url.EncodeToString([]byte("package policy\n\nnothing { input.nothing_there }\n"))+`"}`)).demand(p, http.StatusOK)
+				cpu := s.appraised(ctx, p)
+				for _, name := range vectorNames {
+					p.Check(at(cpu, "ear.trustworthiness-vector", name) == 0.0, "%s is %v", name,
+						at(cpu, "ear.trustworthiness-vector", name))
+				}
+				p.Check(at(cpu, "ear.status") == "none", "ear.status %v", at(cpu, "ear.status"))
+			}},
+		{Name: "release/older-rego", Ref: "trustee §2.6", Level: suite.Must,
+			Want: "policies in the older Rego, without \"if\" and the import, are taken",
+			Run: func(ctx context.Context, p *suite.Probe) {
+				g := s.guest(ctx, p)
+				s.provision(ctx, p)
+				plain, ok := s.setPolicy(ctx, p, "package policy\n\ndefault allow = false\n\nallow {\n"+
+					"\tdata.plugin == \"resource\"\n\tdata[\"resource-path\"][0] == \"conformance\"\n}\n")
+				if p.Check(ok, "it is not: %d %.200s", plain.status, plain.body) {
+					s.resource(ctx, p, "text/one", bearer(g.token)).demand(p, http.StatusOK)
+				}
+				_, ok = s.setPolicy(ctx, p, suitePolicy)
+				p.Check(ok, "the suite's policy is not taken again")
+			}},
+		{Name: "release/bad-policy-changes-nothing", Ref: "trustee §2.6", Level: suite.Must,
+			Want: "a policy that is refused leaves the one in force",
+			Run: func(ctx context.Context, p *suite.Probe) {
+				g := s.guest(ctx, p)
+				s.provision(ctx, p)
+				_, ok := s.setPolicy(ctx, p, "package policy\n\nallow := ")
+				p.Check(!ok, "it is taken")
+				s.resource(ctx, p, "text/one", bearer(g.token)).demand(p, http.StatusOK)
+			}},
 		{Name: "release/deny-all", Ref: "trustee §2.6", Level: suite.Must,
 			Want: "a policy that is set counts for the next request, also of tokens given before",
 			Run: func(ctx context.Context, p *suite.Probe) {

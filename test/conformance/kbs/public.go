@@ -4,9 +4,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -117,6 +120,25 @@ func (s *server) publicCases() []suite.Case {
 					a := s.ask(ctx, p, http.MethodGet, path, nil)
 					p.Check(a.status >= 400 && a.status < 500, "%s: status %d", a.what, a.status)
 				}
+			}},
+		{Name: "public/tls", Ref: "trustee §2.2", Level: suite.Should,
+			Want: "TLS 1.1 and older are refused",
+			Run: func(ctx context.Context, p *suite.Probe) {
+				base, err := url.Parse(s.base)
+				if err != nil || base.Scheme != "https" {
+					p.Skipf("the server is asked without TLS")
+				}
+				address := base.Host
+				if base.Port() == "" {
+					address = net.JoinHostPort(base.Hostname(), "443")
+				}
+				config := s.tls.Clone()
+				config.MinVersion, config.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+				conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
+				if err == nil {
+					conn.Close()
+				}
+				p.Check(err != nil, "it is accepted")
 			}},
 		{Name: "public/jwks", Ref: "trustee §3.1, §3.6", Level: suite.Should,
 			Want: "the key set is there: {\"keys\":[…]}, public P-256 keys for ES256",

@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -41,6 +42,7 @@ type server struct {
 	options  options
 	base     string // without a slash at the end
 	http     *http.Client
+	tls      *tls.Config
 	evidence evidenceSource // nil: nothing to attest with
 	admin    func(claims map[string]any) (string, error)
 
@@ -68,7 +70,7 @@ func newServer(o options) (*server, error) {
 			return nil, fmt.Errorf("%s holds no certificate in PEM", o.ca)
 		}
 	}
-	s := &server{options: o, base: strings.TrimRight(o.url, "/"), http: &http.Client{
+	s := &server{options: o, base: strings.TrimRight(o.url, "/"), tls: transport.TLSClientConfig, http: &http.Client{
 		Transport: transport, Timeout: 50 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -170,8 +172,35 @@ func contentType(t string) option {
 	return func(r *http.Request) { r.Header.Set("Content-Type", t) }
 }
 
-// send sends one request: the path goes onto the wire as it is given.
+// How long a server that limits the rate of requests is waited for, and how often.
+const (
+	longestWait = 10 * time.Second
+	attempts    = 4
+)
+
+// send sends one request: the path goes onto the wire as it is given. A server that has had enough of the suite for a
+// moment is asked again when it says.
 func (s *server) send(ctx context.Context, method, path string, body []byte, options ...option) (*answer, error) {
+	for n := 1; ; n++ {
+		a, err := s.roundTrip(ctx, method, path, body, options...)
+		if err != nil || a.status != http.StatusTooManyRequests || n == attempts {
+			return a, err
+		}
+		seconds, err := strconv.Atoi(a.header.Get("Retry-After"))
+		if err != nil {
+			seconds = 1
+		}
+		timer := time.NewTimer(min(time.Duration(seconds)*time.Second, longestWait))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
+func (s *server) roundTrip(ctx context.Context, method, path string, body []byte, options ...option) (*answer, error) {
 	target, err := url.Parse(s.base)
 	if err != nil {
 		return nil, err
@@ -261,7 +290,7 @@ func (a *answer) refused(p *suite.Probe, status int, want refusal, others ...may
 
 // harmless checks that foreign input was refused, whatever the words: not a success, and not the server's fault.
 func (a *answer) harmless(p *suite.Probe, what string) {
-	if a.status < 400 || a.status >= 500 {
+	if a.status < 400 || a.status >= 500 || a.status == http.StatusTooManyRequests {
 		p.Failf("%s: %s: status %d, want a refusal (4xx): %.200s", what, a.what, a.status, a.body)
 	}
 }
