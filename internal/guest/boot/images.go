@@ -35,14 +35,20 @@ func newPuller(config cdh.Image, from hub, dir string, log *slog.Logger) (*pull.
 		Registries: pull.Text(config.Registries), Credentials: pull.Text(config.Credentials), Resources: resources,
 		Keys: owner,
 	}
-	if config.Policy != (cdh.Text{}) {
-		policy := &imagePolicy{policy: pull.Text(config.Policy), places: pull.Text(config.Signatures), resources: resources}
-		if err := policy.check(); err != nil {
-			return nil, err
-		}
-		puller.Policy = policy
+	if config.Policy == (cdh.Text{}) {
+		return pull.New(puller)
 	}
-	return pull.New(puller)
+	policy := &imagePolicy{policy: pull.Text(config.Policy), places: pull.Text(config.Signatures), resources: resources}
+	puller.Policy = policy
+	images, err := pull.New(puller)
+	if err != nil {
+		return nil, err
+	}
+	policy.fetch = images.Fetch
+	if err := policy.check(); err != nil {
+		return nil, err
+	}
+	return images, nil
 }
 
 // owner asks the trustee by URI.
@@ -69,6 +75,7 @@ func (o owner) Key(ctx context.Context, kid string) (secret.Bytes, error) {
 type imagePolicy struct {
 	policy, places pull.Text
 	resources      *pull.Resources
+	fetch          signature.Fetch
 }
 
 // check refuses what the init-data itself says wrong, before anything runs.
@@ -78,7 +85,7 @@ func (p *imagePolicy) check() error {
 	}
 	policy, err := signature.Parse([]byte(p.policy.Inline), p.key)
 	if err == nil && p.places.Inline != "" {
-		_, err = policy.WithLookaside([]byte(p.places.Inline), nil)
+		_, err = policy.WithLookaside([]byte(p.places.Inline), p.fetch)
 	}
 	return err
 }
@@ -98,7 +105,7 @@ func (p *imagePolicy) Verify(ctx context.Context, name reference.Named, image si
 		if err != nil {
 			return err
 		}
-		if policy, err = policy.WithLookaside(text, nil); err != nil {
+		if policy, err = policy.WithLookaside(text, p.fetch); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"regexp"
 
 	"github.com/opencontainers/go-digest"
@@ -54,6 +55,54 @@ func (r reference) named() (imageref.Named, error) {
 		return nil, refuse(CodeReferenceInvalid, "%q can be read in two ways: write registry/repository@digest", r.text)
 	}
 	return name, nil
+}
+
+// maxLookaside is the size in bytes of a signature that lies outside of a registry.
+const maxLookaside = 64 << 10
+
+// Fetch returns what is at an https URL, for a policy whose signatures lie outside of registries. There are no
+// credentials for it, and no redirection is followed.
+func (p *Puller) Fetch(ctx context.Context, address string) (text []byte, err error) {
+	target, err := url.Parse(address)
+	if err != nil || target.Scheme != "https" || target.Host == "" {
+		return nil, refuse(CodePlaintextRefused, "%q is no https URL", address)
+	}
+	err = p.retry.do(ctx, func() error {
+		text, err = p.fetch(ctx, target)
+		return err
+	})
+	return text, absent(err)
+}
+
+func (p *Puller) fetch(ctx context.Context, target *url.URL) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, stallTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("User-Agent", userAgent)
+	response, err := p.transport.RoundTrip(request)
+	if err != nil {
+		return nil, unreachable(err, "%s", target.Host)
+	}
+	defer response.Body.Close()
+	switch status := response.StatusCode; {
+	case status == http.StatusNotFound:
+		return nil, refuse(CodeNotFound, "%s: nothing at %s", target.Host, target.Path)
+	case status == http.StatusTooManyRequests || status >= http.StatusInternalServerError:
+		return nil, &temporary{refuse(CodeUnreachable, "%s: status %d", target.Host, status), retryAfter(response.Header)}
+	case status != http.StatusOK:
+		return nil, refuse(CodeUnreachable, "%s: status %d for %s", target.Host, status, target.Path)
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxLookaside+1))
+	if err != nil {
+		return nil, unreachable(err, "reading from %s", target.Host)
+	}
+	if len(text) > maxLookaside {
+		return nil, refuse(CodeTooLarge, "%s: a signature of more than %d bytes", target.Host, maxLookaside)
+	}
+	return text, nil
 }
 
 // source shows one place to a policy that looks for signatures.

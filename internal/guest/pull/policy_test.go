@@ -152,6 +152,38 @@ func TestPolicyFindsSignaturesElsewhere(t *testing.T) {
 	}
 }
 
+func TestFetch(t *testing.T) {
+	answers := map[string]func(w http.ResponseWriter){
+		"/signature-1": func(w http.ResponseWriter) { _, _ = w.Write([]byte("signed")) },
+		"/large":       func(w http.ResponseWriter) { _, _ = w.Write(make([]byte, maxLookaside+1)) },
+		"/moved": func(w http.ResponseWriter) {
+			w.Header().Set("Location", "/signature-1")
+			w.WriteHeader(http.StatusFound)
+		},
+		"/broken": func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) },
+	}
+	reg := newRegistry(t, true)
+	reg.tamper = func(w http.ResponseWriter, r *http.Request) bool {
+		if answer, ok := answers[r.URL.Path]; ok {
+			answer(w)
+		} else {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		return true
+	}
+	p := newPuller(t, reg, nil)
+	for address, code := range map[string]Code{
+		reg.URL + "/signature-1": "", reg.URL + "/large": CodeTooLarge, reg.URL + "/moved": CodeUnreachable,
+		reg.URL + "/broken": CodeUnreachable, reg.URL + "/none": CodeNotFound, "http://127.0.0.1:8006/cdh/resource/a/b/c": CodePlaintextRefused,
+		"file:///etc/passwd": CodePlaintextRefused, "https:": CodePlaintextRefused,
+	} {
+		text, err := p.Fetch(t.Context(), address)
+		if CodeOf(err) != code || code == "" && string(text) != "signed" || errors.Is(err, signature.ErrNotFound) != (code == CodeNotFound) {
+			t.Errorf("%s: %q, %v", address, text, err)
+		}
+	}
+}
+
 // Two libraries read the name: one for the policy, one for the pull.
 func TestNamesReadInOneWay(t *testing.T) {
 	for _, text := range []string{"nginx", "team/app", "quay.io/a/b:tag", "localhost/a", "localhost:5000/a", "docker.io/a", "index.docker.io/a/b",

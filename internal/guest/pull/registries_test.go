@@ -118,7 +118,7 @@ location = "docker.io/mirrored"
 func TestAttackW4PrefixInTheMiddle(t *testing.T) {
 	for _, prefix := range []string{"quay.io", "*.quay.io", "quay.io/x"} {
 		config := "[[registry]]\nprefix = \"" + prefix + "\"\nlocation = \"trusted.example\"\ninsecure = true"
-		for _, name := range []string{"evil.com/quay.io/x", "evil.com/a.quay.io/x", "quay.io.evil.com/x", "quay.io/xy", "quay.iox/x"} {
+		for _, name := range []string{"evil.com/quay.io/x", "evil.example.com/a.quay.io/x", "quay.io.evil.com/x", "quay.io/xy", "quay.iox/x"} {
 			if name == "quay.io/xy" && prefix == "quay.io" {
 				continue
 			}
