@@ -32,7 +32,7 @@ var signatures = of(8,
 	instead("each requirement after the first", signaturePolicy, "range requirements {\n\t\terr := e.meet", "range requirements[:1] {\n\t\terr := e.meet",
 		"guest/signature.TestAttackCosign/the first of two requirements"),
 	instead("images that are rejected", signatureEvaluation, "return refuse(CodeRejected,", "_ = refuse(CodeRejected,",
-		"guest/signature.TestAttackScopeNotAnchored", "guest/signature.TestAttackHostInCapitals"),
+		"guest/signature.TestAttackScopeNotAnchored", "guest/signature.TestAttackHostInCapitals", "guest/boot.TestAttackImagePolicyIsNotAsked"),
 
 	// whose keys, and whose name
 	instead("where keys come from", signatureRequirement, "return uri, err", "return uri, nil",

@@ -110,7 +110,7 @@ func (l *lookaside) check(base string) error {
 		return err
 	case "http", "https":
 		if l.fetch == nil {
-			return fmt.Errorf("%s: http is not spoken here", base)
+			return fmt.Errorf("%s: http is not spoken here; put the signatures into the trustee, and name the place as kbs:///repository/type", base)
 		}
 		if u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 			return fmt.Errorf("%s: want a host and a path only", base)
