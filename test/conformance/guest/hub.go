@@ -47,7 +47,7 @@ func (g *guest) cdhCases() []suite.Case {
 	failed := func(p *suite.Probe, what string, answer wire.Response, text string) {
 		p.Check(answer.Code != wire.OK, "%s: it succeeded", what)
 		if answer.Code != wire.OK && answer.Code != wire.Internal {
-			p.Differsf("%s: code %d where the stock hub answers INTERNAL: %s", what, answer.Code, whyCode)
+			p.Differsf("code %d where the stock hub answers INTERNAL: %s", answer.Code, whyCode)
 		}
 		p.Check(strings.HasPrefix(answer.Message, hubError+text), "%s: message %q, want %q first", what, answer.Message,
 			hubError+text)

@@ -16,8 +16,7 @@ const (
 )
 
 // whyUnimplemented is why the Kata agent may tell of a missing method with gRPC's own code.
-const whyUnimplemented = "UNIMPLEMENTED, as servers written with the Go library answer; the runtime takes either for an " +
-	"agent without the method"
+const whyUnimplemented = "UNIMPLEMENTED, which is what gRPC calls it, as servers written with the Go library answer"
 
 // needsContainer are methods that, for a container that is not there, change nothing in a guest.
 var needsContainer = strings.Fields(`StartContainer RemoveContainer SignalProcess WaitProcess WriteStdin ReadStdout

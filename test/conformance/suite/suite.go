@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -76,9 +77,11 @@ func (p *Probe) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// Differsf records an answer that is not the documented one and may be given, and why.
+// Differsf records an answer that is not the documented one and may be given, and why. The same is recorded once.
 func (p *Probe) Differsf(format string, args ...any) {
-	p.differs = append(p.differs, fmt.Sprintf(format, args...))
+	if note := fmt.Sprintf(format, args...); !slices.Contains(p.differs, note) {
+		p.differs = append(p.differs, note)
+	}
 }
 
 // Skipf ends the case: something is missing to ask.
