@@ -23,6 +23,9 @@ const (
 	attackSandbox    = "guest/agent.TestAttackSandbox/"
 	attackFrames     = "guest/agent.TestAttackFrames/"
 	simteeProtocol   = "attest/simtee/protocol.go"
+	brokerLimits     = "internal/trustee/broker/limits.go"
+	limitRefusals    = "internal/trustee/limit/refusals.go"
+	limitShares      = "internal/trustee/limit/shares.go"
 )
 
 var bounds = of(5,
@@ -116,6 +119,33 @@ var bounds = of(5,
 		attackHost+"payload too long"),
 
 	// the trustee
+	instead("that who is refused too often waits", brokerLimits, "if wait <= 0 {", "if wait <= 0 || true {",
+		"trustee/broker.TestAttackRefusalsWithoutEnd/*", "trustee/broker.TestAttackAnotherAddressEachTime"),
+	instead("whose forwarded address counts", "internal/trustee/limit/client.go",
+		"len(o.proxies) == 0 || len(forwarded) == 0 || !o.listed(addr) {", "len(forwarded) == 0 {",
+		"trustee/limit.TestAttackForwardedAddress/no proxy is configured",
+		"trustee/limit.TestAttackForwardedAddress/not through the proxy",
+		"trustee/broker.TestAttackAnotherAddressEachTime"),
+	instead("which debts are forgotten", limitRefusals, "if !paid.After(now) {", "if paid != now {",
+		"trustee/limit.TestAttackForgettingDebts", "trustee/limit.TestAttackManyAddresses"),
+	instead("how many clients are told apart", limitRefusals, "if len(r.paid) < r.clients {\n\t\tr.paid[client]",
+		"if r.clients > 0 {\n\t\tr.paid[client]",
+		"trustee/limit.TestAttackManyAddresses"),
+	instead("one client's share", limitShares, "n > s.free || held+n > s.each", "n > s.free",
+		"trustee/limit.TestAttackTakeAll/more than its share",
+		"trustee/broker.TestAttackBodiesWithoutEnd/another large one",
+		"trustee/broker.TestAttackRequestsWithoutEnd/one more",
+		"cmd/nacre-trustee.TestAttackAllConnections/a third"),
+	instead("all clients' shares", limitShares, "n > s.free || held+n > s.each", "held+n > s.each",
+		"trustee/limit.TestAttackTakeAll/more than there is"),
+	instead("memory for bodies", brokerLimits, "if !m.call.bodies.Take(m.call.client, bodyBlock) {", "if bodyBlock == 0 {",
+		"trustee/broker.TestAttackBodiesWithoutEnd/another large one"),
+	instead("how many requests are answered at the same time", brokerLimits, "if !b.limits.requests.Take(c.client, 1) {", "if c.client == c.client && false {",
+		"trustee/broker.TestAttackRequestsWithoutEnd/one more"),
+	instead("how many connections one client has", "internal/trustee/limit/listener.go", "if !l.Each.Take(client, 1) {", "if l.Each == nil {",
+		"cmd/nacre-trustee.TestAttackAllConnections/a third"),
+	instead("how often a session is tried", brokerAttest, "if !b.attempts.Spend(s.key(), b.now()) {", "if b.attempts == nil {",
+		"trustee/broker.TestAttackSessionConfusion/attempts without end"),
 	instead("how many intermediates are looked at", snpChain, "len(asks) < maxSuppliedASKs", "len(asks) < 1<<10",
 		"attest/snp.TestAttackManyIntermediates/2 before the right one"),
 	instead("under what a chain is remembered", snpChain, "chainKey(asked, kind, endorsing, came), c)",

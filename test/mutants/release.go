@@ -3,6 +3,7 @@
 package main
 
 const (
+	attackToken      = "trustee/broker.TestAttackTokenConfusion/"
 	adminGo          = "internal/trustee/admin/admin.go"
 	earVerify        = "ear/verify.go"
 	brokerRoute      = "internal/trustee/broker/route.go"
@@ -33,6 +34,21 @@ var release = of(4,
 		"ear.TestAttackExpired", attackResource+"an expired token, first use"),
 	never("that tokens are not from the future", earVerify, `t.IssuedAt.After(now.Add(issueLeeway))`,
 		"ear.TestAttackIssuedInTheFuture"),
+	instead("how long a token may live", brokerGuest, "lives > MaxTokenLifetime {", "lives > MaxTokenLifetime && false {",
+		attackToken+"exp far away"),
+	instead("who issued a token", brokerGuest, "if token.Issuer != tokenIssuer {", "if token.Issuer != tokenIssuer && false {",
+		attackToken+"another issuer", attackToken+"no issuer"),
+	instead("from when a token is valid", "ear/verify.go", "} else if from.After(now.Add(issueLeeway)) {", "} else if from.After(now.Add(issueLeeway)) && false {",
+		attackToken+"nbf in the future"),
+	instead("until when an old key counts", "internal/trustee/broker/tokenkeys.go",
+		"range ring.retired {\n\t\tif now.Before(k.Until) {", "range ring.retired {\n\t\tif !now.IsZero() || now.Before(k.Until) {",
+		"trustee/broker.TestAttackRetiredTokenKey/when its time is over",
+		"trustee/broker.TestAttackRetiredTokenKey/remembered from when it counted"),
+	instead("what was remembered of an old key's tokens", "internal/trustee/broker/tokenkeys.go", "b.tokens.Purge()", "b.tokens.Len()",
+		"trustee/broker.TestAttackRetiredTokenKey/remembered from when it counted"),
+	never("from when an administrator's token is valid", "internal/trustee/admin/admin.go",
+		"c.NotBefore != nil && c.NotBefore.Time().After(now.Add(leeway))",
+		"trustee/admin.TestAttackAdminTokenConfusion/nbf in the future"),
 	never("expiry of remembered tokens", brokerGuest, `!now.Before(g.expires)`,
 		attackResource+"an expired token"),
 

@@ -51,7 +51,7 @@ func ReadLocalFs(dir string, now time.Time) (*Contents, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // nothing was written
 	r := &reader{fsys: root.FS(), now: now, contents: Contents{Resources: map[string][]byte{}}}
 	found := 0
 	for _, namespace := range []struct {
@@ -124,7 +124,7 @@ func (r *reader) read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // nothing was written
 	content, err := io.ReadAll(io.LimitReader(f, resource.MaxSize+1))
 	if err != nil {
 		return nil, err
