@@ -33,13 +33,17 @@ func (p *Puller) verify(ctx context.Context, e *errand, ref reference, manifest,
 	if err != nil {
 		return err
 	}
-	return e.try(ctx, func(s *session) error {
+	err = e.try(ctx, func(s *session) error {
 		image := signature.Image{Manifest: manifest, Instance: instance, Source: &source{s, p.limits.ManifestBytes}}
 		if err := p.policy.Verify(ctx, name, image); err != nil {
 			return failed(CodePolicyRefused, err, "%s", ref.text)
 		}
 		return nil
 	})
+	if err != nil && CodeOf(err) != CodePolicyRefused { // the last of several places could not be asked
+		return failed(CodePolicyRefused, err, "%s could not be verified", ref.text)
+	}
+	return err
 }
 
 // named returns the reference as policies take it. Another library reads the text, which must find the same in it: a
