@@ -23,5 +23,8 @@
 // times, and sparse files' holes. A hard link must point to a file of the same layer. Whiteouts hide lower layers
 // only: an entry of the same layer under the same name stays, in whichever order the two come.
 //
+// The result is compared with that of containerd's unpacking; what differs, and why, is the table of
+// TestAgainstContainerd.
+//
 // The package does not decompress, verifies no digest, and fetches nothing.
 package unpack
