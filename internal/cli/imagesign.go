@@ -330,8 +330,8 @@ func readSigningKey(path string) (*ecdsa.PrivateKey, error) {
 		return nil, fmt.Errorf("%s is not in PEM", path)
 	}
 	if strings.HasPrefix(block.Type, "ENCRYPTED") {
-		return nil, fmt.Errorf("%s is encrypted (%s): sign with the tool that made it (for cosign: cosign sign --key %s --new-bundle-format=false "+
-			"--tlog-upload=false), guests accept that signature too; or make a key with --new-key", path, block.Type, path)
+		return nil, fmt.Errorf("%s is encrypted (%s): sign with the tool that made it (for cosign: cosign sign --key %s --tlog-upload=false, "+
+			"and from version 3 on --new-bundle-format=false --use-signing-config=false), guests accept that signature too; or make a key with --new-key", path, block.Type, path)
 	}
 	var parsed any
 	switch block.Type {
