@@ -505,6 +505,17 @@ func skopeo(t *testing.T, config string, args ...string) error {
 	if err != nil {
 		t.Skip("skopeo is not on the PATH: the test is of what it and we make of each other's images")
 	}
+	var major, minor int
+	version, err := exec.CommandContext(t.Context(), program, "--version").Output()
+	if err == nil {
+		_, err = fmt.Sscanf(string(version), "skopeo version %d.%d", &major, &minor)
+	}
+	if err != nil {
+		t.Fatalf("skopeo --version: %v", err)
+	}
+	if major == 1 && minor < 10 {
+		t.Skipf("skopeo %d.%d of Debian 12 is built without key providers: the test wants a newer one, as Debian 13 has", major, minor)
+	}
 	cmd := exec.CommandContext(t.Context(), program, append([]string{"--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false"}, args...)...)
 	cmd.Env = append(os.Environ(), "OCICRYPT_KEYPROVIDER_CONFIG="+config)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -578,7 +589,6 @@ func TestSkopeoDecryptsOurImages(t *testing.T) {
 }
 
 func TestAttackKeyProviderUnwrapsForAnybody(t *testing.T) {
-	w := newWorkshop(t)
 	key := secret.New([]byte("0123456789abcdef0123456789abcdef"))
 	options := secret.New([]byte(`{"symkey":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=","cipheroptions":{"nonce":"MDEyMzQ1Njc4OWFiY2RlZg=="}}`))
 	packet, err := imagecrypt.Wrap(imageKey, key, imagecrypt.A256GCM, options)
@@ -600,7 +610,6 @@ func TestAttackKeyProviderUnwrapsForAnybody(t *testing.T) {
 			t.Errorf("unwrapping, allowed %t: %v", allowed, err)
 		}
 	}
-	_ = w
 }
 
 func TestWrapParameters(t *testing.T) {
