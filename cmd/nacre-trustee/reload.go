@@ -21,6 +21,7 @@ import (
 
 	"github.com/nacre-project/nacre/internal/trustee/admin"
 	"github.com/nacre-project/nacre/internal/trustee/broker"
+	"github.com/nacre-project/nacre/internal/trustee/release"
 	"github.com/nacre-project/nacre/internal/trustee/store"
 )
 
@@ -32,7 +33,8 @@ const (
 // tunableSettings can change while the trustee runs; others need a restart.
 var tunableSettings = []string{
 	"tls-cert", "tls-key", "admin-public-key", "admin-audience", "admin-longest-lifetime", "session-lifetime",
-	"token-lifetime", "body-limit", "drain-delay", "drain-timeout", "token-key-lifetime",
+	"token-lifetime", "body-limit", "drain-delay", "drain-timeout", "token-key-lifetime", "release-policy",
+	"appraisal-policy", "release-allow-simulated", "release-unsafe-any-initdata",
 }
 
 // reloader keeps in force what the configuration and the files that it names say. All of them are read anew when one
@@ -86,7 +88,8 @@ func (r *reloader) run(ctx context.Context) {
 func (r *reloader) files() map[string][sha256.Size]byte {
 	s := r.settings.Load()
 	digests := map[string][sha256.Size]byte{}
-	for _, path := range slices.Concat([]string{s.Config, s.TLSCert, s.TLSKey}, s.AdminPublicKey) {
+	for _, path := range slices.Concat([]string{s.Config, s.TLSCert, s.TLSKey, s.ReleasePolicy, s.AppraisalPolicy},
+		s.AdminPublicKey) {
 		if path == "" {
 			continue
 		}
@@ -120,6 +123,9 @@ func (r *reloader) apply(ctx context.Context, why string) {
 	if err == nil {
 		err = r.broker.Tune(next.tunable)
 	}
+	if err == nil {
+		err = r.broker.SetPolicies(ctx, next.policies)
+	}
 	r.broker.Reloaded(err == nil)
 	if err != nil {
 		r.log.ErrorContext(ctx, "what was read anew is refused, and what was in force stays so", "why", why,
@@ -143,6 +149,7 @@ type loaded struct {
 	cert           *tls.Certificate
 	administrators []ed25519.PublicKey
 	tunable        broker.Tunable
+	policies       broker.PolicyTexts
 }
 
 func (r *reloader) load(ctx context.Context) (loaded, error) {
@@ -164,10 +171,40 @@ func (r *reloader) load(ctx context.Context) (loaded, error) {
 		return loaded{}, err
 	}
 	l := loaded{settings: s, administrators: keys, tunable: tunable(s, keys)}
+	if l.policies, err = policies(s); err == nil {
+		err = l.policies.Check(ctx)
+	}
+	if err != nil {
+		return loaded{}, err
+	}
 	if !s.UnsafeHTTP {
 		l.cert = &cert
 	}
 	return l, nil
+}
+
+// policies reads the files of policies.
+func policies(s *settings) (broker.PolicyTexts, error) {
+	p := broker.PolicyTexts{Release: release.Record{AllowSimulated: s.ReleaseAllowSimulated,
+		UnsafeAnyInitData: s.ReleaseUnsafeAnyInitData}}
+	for _, file := range []struct {
+		path string
+		into *string
+	}{{s.ReleasePolicy, &p.Release.Text}, {s.AppraisalPolicy, &p.Appraisal}} {
+		if file.path == "" {
+			continue
+		}
+		text, err := readCapped(file.path, maxConfig)
+		if err != nil {
+			return broker.PolicyTexts{}, fmt.Errorf("read a policy: %w", err)
+		}
+		if len(text) == 0 || len(text) > maxConfig {
+			return broker.PolicyTexts{}, fmt.Errorf("read a policy: %s is empty, or has more than %d bytes", file.path,
+				maxConfig)
+		}
+		*file.into = string(text)
+	}
+	return p, nil
 }
 
 func tunable(s *settings, keys []ed25519.PublicKey) broker.Tunable {

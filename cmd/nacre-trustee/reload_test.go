@@ -181,6 +181,16 @@ func TestReload(t *testing.T) {
 		t.Errorf("the log does not say what changed:\n%s", r.log)
 	}
 
+	policy := filepath.Join(r.home, "release.rego")
+	write(t, policy, []byte("package policy\ndefault allow := false\n"))
+	r.configure(t, fmt.Sprintf("token-lifetime = \"7m\"\nrelease-policy = %q\n", policy))
+	r.hangup(t, "accepted", 2)
+	write(t, policy, []byte("package policy\ndefault allow := false # again\n"))
+	r.hangup(t, "accepted", 3)
+	if status, body := r.get(t, "/nacre/v1/resource-policy", &next); status != 200 || !strings.Contains(body, "# again") {
+		t.Errorf("the policy's file: %d %s", status, body)
+	}
+
 	// Each of these is refused whole, and what was in force stays so.
 	refused := 0
 	for _, bad := range []struct {
@@ -189,6 +199,10 @@ func TestReload(t *testing.T) {
 	}{
 		{"a key of another certificate", "certificate", func() {
 			writeCertificate(t, r.cert, filepath.Join(r.home, "other.pem"), 3)
+		}},
+		{"a policy that is none", "release policy's file", func() {
+			writeCertificate(t, r.cert, r.key, 3)
+			write(t, policy, []byte("package policy\nallow if"))
 		}},
 		{"no administrator's key", "public key", func() { writeCertificate(t, r.cert, r.key, 4); write(t, r.admin, []byte("x")) }},
 		{"a setting that does not exist", "lifetime", func() {

@@ -103,6 +103,13 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
+	texts, err := policies(s)
+	if err != nil {
+		return err
+	}
+	if err := b.SetPolicies(ctx, texts); err != nil {
+		return err
+	}
 	cert, certPath, err := certificate(ctx, s, data, log)
 	if err != nil {
 		return err

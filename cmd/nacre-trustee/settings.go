@@ -63,6 +63,11 @@ type settings struct {
 	DrainTimeout           duration `toml:"drain-timeout"`
 	TokenKeyLifetime       duration `toml:"token-key-lifetime"`
 
+	ReleasePolicy            string `toml:"release-policy"`
+	AppraisalPolicy          string `toml:"appraisal-policy"`
+	ReleaseAllowSimulated    bool   `toml:"release-allow-simulated"`
+	ReleaseUnsafeAnyInitData bool   `toml:"release-unsafe-any-initdata"`
+
 	AllowSimulatedRoot  list `toml:"allow-simulated-root"`
 	UnsafeAllowDebug    bool `toml:"unsafe-allow-debug"`
 	UnsafeHTTP          bool `toml:"unsafe-http"`
@@ -181,6 +186,14 @@ func (s *settings) flags(out io.Writer) *flag.FlagSet {
 	f.Var(&s.DrainTimeout, "drain-timeout", "longest `time` that requests under way may then take")
 	f.Var(&s.TokenKeyLifetime, "token-key-lifetime", "`time` after which a new key signs tokens; the old one "+
 		"counts until its tokens have expired")
+	f.StringVar(&s.ReleasePolicy, "release-policy", s.ReleasePolicy, "Rego `file` of the release policy; "+
+		"administrators cannot set another then (default: the one that they set)")
+	f.StringVar(&s.AppraisalPolicy, "appraisal-policy", s.AppraisalPolicy, "Rego `file` of the appraisal policy, "+
+		"likewise")
+	f.BoolVar(&s.ReleaseAllowSimulated, "release-allow-simulated", s.ReleaseAllowSimulated,
+		"--release-policy may release to guests of simulated platforms")
+	f.BoolVar(&s.ReleaseUnsafeAnyInitData, "release-unsafe-any-initdata", s.ReleaseUnsafeAnyInitData,
+		"accept a --release-policy that does not pin init-data")
 	f.Var(&s.AllowSimulatedRoot, "allow-simulated-root",
 		"trust this simulated platform's root `file`; for development (repeatable)")
 	f.BoolVar(&s.UnsafeAllowDebug, "unsafe-allow-debug", s.UnsafeAllowDebug,
@@ -293,6 +306,9 @@ func (s *settings) check() error {
 		return errors.New("--max-attests must be at least 1")
 	case s.MaxConnections < 1:
 		return errors.New("--max-connections must be at least 1")
+	case s.ReleasePolicy == "" && (s.ReleaseAllowSimulated || s.ReleaseUnsafeAnyInitData):
+		return errors.New("--release-allow-simulated and --release-unsafe-any-initdata are about --release-policy, " +
+			"which is not given")
 	case s.MaxConnectionsEach < 0 || s.MaxConnectionsEach > s.MaxConnections:
 		return errors.New("--max-connections-per-client must be between 1 and --max-connections")
 	case s.MaxRequests < 1 || s.MaxBodyMemory < 1 || s.RefusalsPerSecond < 1 || s.RefusalBurst < 1:

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/nacre-project/nacre/attest"
+	"github.com/nacre-project/nacre/ear"
 	"github.com/nacre-project/nacre/internal/trustee/admin"
 	"github.com/nacre-project/nacre/internal/trustee/appraisal"
 	"github.com/nacre-project/nacre/internal/trustee/audit"
@@ -79,6 +80,7 @@ const (
 	slotTimeout   = 2 * time.Second  // waiting for other attestations to end
 
 	rememberedTokens   = 512
+	rememberedIssued   = 1024     // tokens that were signed and not used yet
 	rememberedTokenMax = 16 << 10 // bytes of a token that is remembered
 
 	rememberedInitData    = 128
@@ -111,7 +113,9 @@ type Broker struct {
 	ring      atomic.Pointer[keyring]
 	rotating  sync.Mutex
 	tunable   atomic.Pointer[Tunable]
+	fromFiles atomic.Pointer[PolicyTexts]
 	tokens    *lru.Cache[string, *guest]              // by their compact forms
+	issued    *lru.Cache[string, *ear.Token]          // those signed here that were not used yet, by their compact forms
 	initDatas *lru.Cache[string, *appraisal.InitData] // by their texts
 	refused   *audit.Budget                           // of records of refused evidence
 	denied    *audit.Budget                           // of records of refusals to the holder of a token
@@ -158,12 +162,16 @@ func New(ctx context.Context, c Config) (*Broker, error) {
 	if b.cookies, err = openCookies(ctx, c.Store, b.now); err != nil {
 		return nil, err
 	}
+	b.fromFiles.Store(&PolicyTexts{})
 	ring, err := openKeyring(ctx, c.Store, b.now())
 	if err != nil {
 		return nil, err
 	}
 	b.ring.Store(ring)
 	if b.tokens, err = lru.New[string, *guest](rememberedTokens); err != nil {
+		return nil, err
+	}
+	if b.issued, err = lru.New[string, *ear.Token](rememberedIssued); err != nil {
 		return nil, err
 	}
 	if b.initDatas, err = lru.New[string, *appraisal.InitData](rememberedInitData); err != nil {

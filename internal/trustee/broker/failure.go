@@ -52,6 +52,7 @@ const (
 	codeNotAdmin         = "not_admin"
 	codeBadPolicy        = "bad_policy"
 	codePolicyError      = "policy_error"
+	codePolicyFromFile   = "policy_from_file"
 	codeBusy             = "busy"
 	codeRateLimited      = "rate_limited"
 	codeDraining         = "draining"

@@ -104,6 +104,9 @@ func badPolicy(err error) *failure {
 }
 
 func (b *Broker) setReleasePolicy(ctx context.Context, c *call, who admin.Identity) (*reply, error) {
+	if err := notFromFile(b.fromFiles.Load().Release.Text); err != nil {
+		return nil, err
+	}
 	request, text, err := policyBody(c)
 	if err != nil {
 		return nil, err
@@ -130,6 +133,9 @@ func (b *Broker) setReleasePolicy(ctx context.Context, c *call, who admin.Identi
 }
 
 func (b *Broker) setAttestationPolicy(ctx context.Context, c *call, who admin.Identity) (*reply, error) {
+	if err := notFromFile(b.fromFiles.Load().Appraisal); err != nil {
+		return nil, err
+	}
 	request, text, err := policyBody(c)
 	if err != nil {
 		return nil, err
