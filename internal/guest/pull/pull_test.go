@@ -135,6 +135,8 @@ func TestReferences(t *testing.T) {
 		{"nginx@" + strings.ToUpper(sha), "", "", CodeReferenceInvalid},
 		{"nginx@" + sha + "@" + sha, "", "", CodeReferenceInvalid},
 		{"UPPER/case@" + sha, "", "", CodeReferenceInvalid},
+		{"./a@" + sha, "", "", CodeReferenceInvalid},
+		{"host.example./a@" + sha, "", "", CodeReferenceInvalid},
 		{"a/../b@" + sha, "", "", CodeReferenceInvalid},
 		{"user:pass@host/a@" + sha, "", "", CodeReferenceInvalid},
 		{"https://host/a@" + sha, "", "", CodeReferenceInvalid},

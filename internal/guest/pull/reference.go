@@ -44,6 +44,9 @@ func parseReference(text string) (reference, error) {
 	if err := d.Validate(); err != nil {
 		return reference{}, failed(CodeReferenceInvalid, err, "%q", text)
 	}
+	if !hostName.MatchString(parsed.RegistryStr()) {
+		return reference{}, refuse(CodeReferenceInvalid, "%q: no registry has the name %q", text, parsed.RegistryStr())
+	}
 	if !repositoryName.MatchString(parsed.RepositoryStr()) { // the parser knows no order of the characters it allows
 		return reference{}, refuse(CodeReferenceInvalid, "%q: no repository has the name %q", text, parsed.RepositoryStr())
 	}

@@ -180,6 +180,7 @@ func TestRegistriesAreStrict(t *testing.T) {
 func FuzzRegistries(f *testing.F) {
 	f.Add("[[registry]]\nprefix = \"*.a.b\"\nlocation = \"c.d/e\"\n[[registry.mirror]]\nlocation = \"m.n:1/o\"", "x.a.b/y")
 	f.Add("unqualified-search-registries = [\"quay.io\"]\n[[registry]]\nprefix = \"quay.io/x\"\nblocked = true", "x")
+	f.Add("", "./a")
 	f.Fuzz(func(t *testing.T, config, name string) {
 		r, err := parseRegistries([]byte(config))
 		if err != nil {
