@@ -3,6 +3,7 @@
 package ear_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -100,6 +101,26 @@ func TestTokenIsExact(t *testing.T) {
 			len(header.JWK) != 5 {
 			t.Errorf("header %s", part(t, compact, 0))
 		}
+	}
+}
+
+func TestClaimsAreTheSignedOnes(t *testing.T) {
+	s, token := newSigner(t), result()
+	bare := token.Submods[ear.PrimarySubmod]
+	bare.PolicyDigest, bare.Extensions = "", nil
+	token.Submods["gpu0"] = bare
+	_, want, err := ear.Verify(sign(t, s, token), []ear.Key{s.Public()}, issued, ear.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(token.Claims())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	dec := json.NewDecoder(bytes.NewReader(text))
+	if dec.UseNumber(); dec.Decode(&got) != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

@@ -9,14 +9,14 @@
 package ear
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/nacre-project/nacre/strictjson"
 )
 
 // Profile is the eat_profile of tokens.
@@ -104,6 +104,28 @@ type Token struct {
 	ID       string // unique, for the audit trail
 }
 
+// Claims are the claims as [Verify] returns those of the signed token, but that numbers need not be json.Number, nor what
+// the token holds that is no text, number, list or map a map.
+func (t *Token) Claims() map[string]any {
+	submods := make(map[string]any, len(t.Submods))
+	for name, s := range t.Submods {
+		submod := maps.Clone(s.Extensions)
+		if submod == nil {
+			submod = map[string]any{}
+		}
+		submod[memberStatus], submod[memberVector] = s.Vector.Status(), s.Vector
+		submod[memberPolicyID], submod[AnnotatedEvidence] = s.PolicyID, s.Evidence
+		if s.PolicyDigest != "" {
+			submod[memberPolicyDigest] = s.PolicyDigest
+		}
+		submods[name] = submod
+	}
+	return map[string]any{
+		"eat_profile": t.Profile, "iat": t.IssuedAt.Unix(), "ear.verifier-id": t.Verifier, "submods": submods,
+		"exp": t.Expiry.Unix(), "iss": t.Issuer, "jti": t.ID,
+	}
+}
+
 // usualSize is enough for the claims of most tokens, in bytes.
 const usualSize = 12 << 10
 
@@ -134,17 +156,17 @@ func (t Token) MarshalJSON() ([]byte, error) {
 
 // parseToken reads the claims of a verified token.
 func parseToken(payload []byte) (*Token, map[string]any, error) {
-	dec := json.NewDecoder(bytes.NewReader(payload))
-	dec.UseNumber()
-	var claims map[string]any
-	if err := dec.Decode(&claims); err != nil {
+	value, err := strictjson.Parse(payload, MaxSize)
+	if err != nil {
 		return nil, nil, fmt.Errorf("the claims: %w", err)
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, nil, errors.New("the claims: text follows the JSON object")
-	}
-	if err := unique(payload); err != nil {
+	decoded, err := value.Decoded()
+	if err != nil {
 		return nil, nil, fmt.Errorf("the claims: %w", err)
+	}
+	claims, ok := decoded.(map[string]any)
+	if !ok {
+		return nil, nil, errors.New("the claims: not a JSON object")
 	}
 	r := reader{}
 	t := &Token{

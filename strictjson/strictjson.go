@@ -12,6 +12,7 @@ package strictjson
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -110,6 +111,47 @@ func (v Value) Text() (string, error) {
 		return "", errors.New("not a string")
 	}
 	return unquote(v.text), nil
+}
+
+// Decoded is the value in Go: nil, bool, string, json.Number, []any and map[string]any. Of what is in it, too, member
+// names are unique.
+func (v Value) Decoded() (any, error) {
+	if v.text == nil {
+		return nil, errMissing
+	}
+	switch v.text[0] {
+	case '{':
+		members, err := v.Object()
+		if err != nil {
+			return nil, err
+		}
+		object := make(map[string]any, len(members))
+		for name, value := range members {
+			if object[name], err = value.Decoded(); err != nil {
+				return nil, member(name, err)
+			}
+		}
+		return object, nil
+	case '[':
+		elements, err := v.Array()
+		if err != nil {
+			return nil, err
+		}
+		array := make([]any, len(elements))
+		for i, element := range elements {
+			if array[i], err = element.Decoded(); err != nil {
+				return nil, fmt.Errorf("element %d: %w", i, err)
+			}
+		}
+		return array, nil
+	case '"':
+		return unquote(v.text), nil
+	case 't', 'f':
+		return v.text[0] == 't', nil
+	case 'n':
+		return nil, nil
+	}
+	return json.Number(v.text), nil
 }
 
 // Text is the string member called name, which must be present.

@@ -5,6 +5,7 @@ package strictjson_test
 import (
 	"bytes"
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -108,6 +109,13 @@ func TestAttackMemberTwice(t *testing.T) {
 			if members, err := strictjson.ParseObject([]byte(text), 100); err == nil {
 				t.Errorf("read as %v", members)
 			}
+			outer, err := strictjson.Parse([]byte(`{"in":[`+text+`]}`), 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if value, err := outer.Decoded(); err == nil {
+				t.Errorf("inside of another read as %v", value)
+			}
 		})
 	}
 }
@@ -133,7 +141,32 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q is %q, want %q, %v", text, value.Raw(), raw, err)
 		}
 		same(t, value)
+		decoded, err := value.Decoded()
+		if err != nil {
+			return
+		}
+		dec := json.NewDecoder(bytes.NewReader(text))
+		dec.UseNumber()
+		var want any
+		if err := dec.Decode(&want); err != nil || !reflect.DeepEqual(decoded, want) {
+			t.Fatalf("%s is %v, want %v, %v", text, decoded, want, err)
+		}
 	})
+}
+
+func TestDecoded(t *testing.T) {
+	value, err := strictjson.Parse([]byte(`{"a":[null,true,false,1e5,{"b":"\u00e9"}],"c":{},"d":[]}`), 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"a": []any{nil, true, false, json.Number("1e5"), map[string]any{"b": "é"}}, "c": map[string]any{}, "d": []any{}}
+	if got, err := value.Decoded(); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, %v, want %v", got, err, want)
+	}
+	var absent strictjson.Value
+	if got, err := absent.Decoded(); err == nil {
+		t.Errorf("what is absent is %v", got)
+	}
 }
 
 // same compares a value, and what is in it, with what encoding/json makes of it.

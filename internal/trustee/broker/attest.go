@@ -279,11 +279,12 @@ func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestat
 		submod.Extensions[RootOfTrust] = verified.Root
 	}
 	id := newTokenID()
-	token, err := b.ring.Load().signer.Sign(ear.Token{
-		Profile: ear.Profile, IssuedAt: now, Expiry: now.Add(b.tunable.Load().TokenLifetime), Issuer: tokenIssuer, ID: id,
-		Verifier: ear.VerifierID{Developer: tokenDeveloper, Build: tokenBuild},
-		Submods:  map[string]ear.Submod{string(verified.Class) + "0": submod},
-	})
+	claims := &ear.Token{
+		Profile: ear.Profile, IssuedAt: now, Expiry: now.Add(b.tunable.Load().TokenLifetime).Truncate(time.Second),
+		Issuer: tokenIssuer, ID: id, Verifier: ear.VerifierID{Developer: tokenDeveloper, Build: tokenBuild},
+		Submods: map[string]ear.Submod{string(verified.Class) + "0": submod},
+	}
+	token, err := b.ring.Load().signer.Sign(*claims)
 	if err == nil && len(token) > maxToken {
 		err = fmt.Errorf("the token has %d bytes, at most %d", len(token), maxToken)
 	}
@@ -320,14 +321,15 @@ func (b *Broker) accept(ctx context.Context, c *call, s session, a *kbs.Attestat
 		return nil, fail(http.StatusUnauthorized, variantAttestation, codeNonceUsed,
 			attestDetail+"the session was used already; ask for a new one")
 	}
+	if len(token) <= rememberedTokenMax {
+		b.issued.Add(token, claims)
+	}
 	b.metrics.accepted.WithLabelValues(string(s.tee)).Inc()
 	b.log.LogAttrs(ctx, slog.LevelDebug, "attested", slog.String("tee", string(s.tee)),
 		slog.String("status", submod.Status.String()),
 		slog.Bool("simulated", verified.Simulated), slog.String("token_id", id))
-	answer, err := jsonReply(kbs.TokenResponse{Token: token})
-	if err != nil {
-		return nil, err
-	}
+	// A token is base64url and dots, which JSON has no escapes for.
+	answer := &reply{contentType: typeJSON, body: []byte(`{"token":"` + token + `"}`)}
 	answer.cookie, err = b.cookie(s)
 	return answer, err
 }

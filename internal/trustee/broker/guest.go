@@ -208,7 +208,8 @@ func (b *Broker) sessionToken(ctx context.Context, c *call) (string, error) {
 	return string(token), err
 }
 
-// verifyToken verifies a token. Tokens seen before are remembered; only the clock can have changed since.
+// verifyToken verifies a token. Tokens seen before are remembered, and so are those that were signed here and not used
+// yet; only the clock can have changed since.
 func (b *Broker) verifyToken(c *call, compact string) (*guest, error) {
 	now := b.now()
 	keys := b.trusted(now) // first: it forgets tokens of keys whose time is over
@@ -218,6 +219,10 @@ func (b *Broker) verifyToken(c *call, compact string) (*guest, error) {
 		}
 		c.known = true
 		return g, nil
+	}
+	if token, ok := b.issued.Get(compact); ok && now.Before(token.Expiry) {
+		b.issued.Remove(compact)
+		return b.remember(c, compact, token, token.Claims())
 	}
 	if err := b.admit(c); err != nil {
 		return nil, err
@@ -232,6 +237,11 @@ func (b *Broker) verifyToken(c *call, compact string) (*guest, error) {
 	if lives := token.Expiry.Sub(token.IssuedAt); lives > MaxTokenLifetime {
 		return nil, tokenFailure(fmt.Errorf("the token lives for %s, at most %s are given", lives, MaxTokenLifetime))
 	}
+	return b.remember(c, compact, token, claims)
+}
+
+// remember returns the guest that a verified token describes, and keeps it for the token's next use.
+func (b *Broker) remember(c *call, compact string, token *ear.Token, claims map[string]any) (*guest, error) {
 	g, err := newGuest(token, claims)
 	if err != nil {
 		return nil, tokenFailure(err)

@@ -134,6 +134,7 @@ func (b *Broker) trusted(now time.Time) []ear.Key {
 		}
 		if b.ring.CompareAndSwap(ring, next) {
 			b.tokens.Purge()
+			b.issued.Purge()
 		}
 		return next.keys
 	}
