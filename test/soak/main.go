@@ -80,6 +80,7 @@ type run struct {
 	rounds       int
 	seed         uint64
 	dir, program string
+	platform     *signer.Platform // the guests' machine; nil: one of its own
 	out          io.Writer
 }
 
@@ -134,12 +135,14 @@ func (r run) kill(ctx context.Context, dir string) error {
 	return r.soak(ctx, newProcess(program, dir, i, r.seed), i, platform, pace{load: 800 * time.Millisecond, strike: 8})
 }
 
-func (r run) prepare(dir string) (*signer.Platform, identity, error) {
-	platform, err := signer.Open(filepath.Join(dir, "platform"))
-	if err != nil {
-		return nil, identity{}, err
+// prepare makes the machine that the guests run on, unless there is one, and what the trustee is given.
+func (r run) prepare(dir string) (platform *signer.Platform, i identity, err error) {
+	if platform = r.platform; platform == nil {
+		if platform, err = signer.Open(filepath.Join(dir, "platform")); err != nil {
+			return nil, identity{}, err
+		}
 	}
-	i, err := newIdentity(filepath.Join(dir, "identity"), platform)
+	i, err = newIdentity(filepath.Join(dir, "identity"), platform)
 	return platform, i, err
 }
 

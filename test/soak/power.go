@@ -55,7 +55,7 @@ func (r run) power(ctx context.Context, dir string, lying bool) error {
 	if err != nil {
 		return err
 	}
-	m := &machine{dir: dir, kernel: image.Kernel, random: rand.New(rand.NewPCG(r.seed, 1))}
+	m := &vm{dir: dir, kernel: image.Kernel, random: rand.New(rand.NewPCG(r.seed, 1))}
 	if err := m.archive(image.Initrd, init, program, i); err != nil {
 		return err
 	}
@@ -96,8 +96,8 @@ func format(ctx context.Context, dir string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// machine is a trustee in a virtual machine, on a disk that loses what was not flushed.
-type machine struct {
+// vm is a trustee in a virtual machine, on a disk that loses what was not flushed.
+type vm struct {
 	dir            string
 	kernel, initrd string
 	disk           *disk.Disk
@@ -110,7 +110,7 @@ type machine struct {
 
 // archive makes the machine's initial RAM file system: that of the guest image, whose modules fit the kernel, and behind
 // it another with another /init. The kernel unpacks one after the other.
-func (m *machine) archive(base, init, trustee string, i identity) error {
+func (m *vm) archive(base, init, trustee string, i identity) error {
 	first, err := os.ReadFile(base)
 	if err != nil {
 		return err
@@ -148,7 +148,7 @@ func (m *machine) archive(base, init, trustee string, i identity) error {
 }
 
 // start boots the machine.
-func (m *machine) start(ctx context.Context) (string, error) {
+func (m *vm) start(ctx context.Context) (string, error) {
 	url, err := m.boot(ctx)
 	if err != nil {
 		return "", err
@@ -164,7 +164,7 @@ func (m *machine) start(ctx context.Context) (string, error) {
 }
 
 // boot starts the machine and does not wait for it.
-func (m *machine) boot(ctx context.Context) (string, error) {
+func (m *vm) boot(ctx context.Context) (string, error) {
 	socket := filepath.Join(m.dir, "disk.sock")
 	if err := os.RemoveAll(socket); err != nil {
 		return "", err
@@ -226,7 +226,7 @@ const (
 
 // kill takes the power away, at one of the next writes or flushes: a moment by the clock would seldom come between a
 // write and its flush.
-func (m *machine) kill() (string, error) {
+func (m *vm) kill() (string, error) {
 	select {
 	case <-m.disk.FailAfter(1 + m.random.IntN(fuse)):
 	case <-time.After(fuseTime):
@@ -237,7 +237,7 @@ func (m *machine) kill() (string, error) {
 }
 
 // strike takes the power away from a machine that starts: while file system and store recover from the last time.
-func (m *machine) strike(ctx context.Context) (string, error) {
+func (m *vm) strike(ctx context.Context) (string, error) {
 	failed := m.disk.FailAfter(1 + m.random.IntN(startFuse))
 	if _, err := m.boot(ctx); err != nil {
 		return "", err
@@ -251,7 +251,7 @@ func (m *machine) strike(ctx context.Context) (string, error) {
 }
 
 // off takes the power away now.
-func (m *machine) off() (string, error) {
+func (m *vm) off() (string, error) {
 	m.running.kill()
 	if err := <-m.served; err != nil {
 		return "", fmt.Errorf("serving the disk: %w", err)
@@ -260,7 +260,7 @@ func (m *machine) off() (string, error) {
 }
 
 // end takes the power away too: there is nothing more to see.
-func (m *machine) end() error {
+func (m *vm) end() error {
 	_, err := m.off()
 	return err
 }

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/nacre-project/nacre/test/machine"
 )
 
 // programs is where the tests' programs are built.
@@ -31,6 +33,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// platform is the simulated machine of all runs; making it takes seconds.
+var platform = machine.Lazy("soak")
+
 func skipShort(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
@@ -45,8 +50,12 @@ func TestKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	simulated, err := platform()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var out strings.Builder
-	r := run{rounds: 5, seed: uint64(time.Now().UnixNano()), program: built, out: &out}
+	r := run{rounds: 5, seed: uint64(time.Now().UnixNano()), program: built, platform: simulated, out: &out}
 	if err := r.kill(t.Context(), t.TempDir()); err != nil {
 		t.Errorf("%v\nseed %d\n%s", err, r.seed, &out)
 	}
@@ -82,15 +91,19 @@ func TestAttackOldStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	simulated, err := platform()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	var out strings.Builder
-	r := run{rounds: 4, seed: 1, out: &out}
-	platform, i, err := r.prepare(dir)
+	r := run{rounds: 4, seed: 1, platform: simulated, out: &out}
+	_, i, err := r.prepare(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := &rollback{process: newProcess(built, dir, i, 1), data: filepath.Join(dir, "data")}
-	err = r.soak(t.Context(), at, i, platform, pace{load: 300 * time.Millisecond, strike: 8})
+	err = r.soak(t.Context(), at, i, simulated, pace{load: 300 * time.Millisecond, strike: 8})
 	if !errors.Is(err, errViolated) || !strings.Contains(err.Error(), "forgotten") || !strings.Contains(err.Error(), "chained") {
 		t.Errorf("an old store was not seen: %v\n%s", err, &out)
 	}
