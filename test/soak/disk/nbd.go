@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 )
 
 // The NBD protocol (NetworkBlockDevice/nbd, doc/proto.md), all numbers big-endian: the fixed newstyle negotiation with
@@ -65,10 +66,11 @@ func (d *Disk) Serve(client io.ReadWriter) error {
 	}
 	if errors.Is(err, errNoPower) {
 		_, err = io.Copy(io.Discard, s.r)
-		return err
 	}
-	if errors.Is(err, errEnd) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil
+	for _, end := range []error{errEnd, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, end) {
+			return nil
+		}
 	}
 	return err
 }
