@@ -85,7 +85,7 @@ func (r *rollback) start(ctx context.Context) (string, error) {
 }
 
 // A store that is whole, but old, has lost what was acknowledged since; that must be seen.
-func TestAttackOldStore(t *testing.T) {
+func TestOldStoreIsNoticed(t *testing.T) {
 	skipShort(t)
 	built, err := program()
 	if err != nil {
