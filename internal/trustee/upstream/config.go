@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -92,7 +93,17 @@ func (c *converter) table(prefix string, table map[string]any) {
 	}
 }
 
-func (c *converter) warn(key, what string) { c.out.Warnings = append(c.out.Warnings, key+" "+what) }
+func (c *converter) warn(key, what string) {
+	c.out.Warnings = append(c.out.Warnings, strings.Map(printable, key+" "+what))
+}
+
+// printable keeps foreign text within one line of a terminal and of a configuration file.
+func printable(r rune) rune {
+	if !unicode.IsPrint(r) {
+		return ' '
+	}
+	return r
+}
 
 func (c *converter) set(name string, value any) {
 	for i, s := range c.out.Settings {
@@ -469,7 +480,7 @@ func plugins(c *converter, key string, value any) {
 func (c *Conversion) Format() ([]byte, error) {
 	var out strings.Builder
 	for _, w := range c.Warnings {
-		fmt.Fprintf(&out, "# %s\n", strings.NewReplacer("\n", " ", "\r", " ").Replace(w))
+		fmt.Fprintf(&out, "# %s\n", w)
 	}
 	for _, s := range c.Settings {
 		line, err := toml.Marshal(map[string]any{s.Name: s.Value})
