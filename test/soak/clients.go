@@ -90,7 +90,7 @@ func (o *owner) send(ctx context.Context, method, path string, body []byte) (ans
 func (o *owner) act(ctx context.Context, random *rand.Rand) error {
 	switch n := random.IntN(20); {
 	case n < 10:
-		return o.put(ctx, resources[random.IntN(len(resources))])
+		return o.put(ctx, resources[random.IntN(len(resources))], max(0, random.IntN(2*longest)-longest))
 	case n < 11:
 		return o.remove(ctx, resources[random.IntN(len(resources))])
 	case n < 12:
@@ -106,9 +106,15 @@ func (o *owner) act(ctx context.Context, random *rand.Rand) error {
 	}
 }
 
-func (o *owner) put(ctx context.Context, path string) error {
+// longest is how long a resource is at most, in bytes: long ones take several pages of the store, and so of the disk.
+const longest = 32 << 10
+
+// padding follows the value in a long resource.
+const padding = "."
+
+func (o *owner) put(ctx context.Context, path string, more int) error {
 	value := o.value()
-	a, err := o.send(ctx, http.MethodPost, "/kbs/v0/resource/"+path, []byte(value))
+	a, err := o.send(ctx, http.MethodPost, "/kbs/v0/resource/"+path, []byte(value+strings.Repeat(padding, more)))
 	a.op.Kind, a.op.Register, a.op.Value = model.Write, path, value
 	o.add(a.op)
 	return err
@@ -351,7 +357,7 @@ func (g *guest) ask(ctx context.Context, path string) (model.Op, error) {
 		var envelope *kbs.Envelope
 		if envelope, err = kbs.ParseEnvelope(a.body); err == nil {
 			value, openErr := g.key.Open(envelope)
-			a.op.Value, err = string(value.Reveal()), openErr
+			a.op.Value, err = strings.TrimRight(string(value.Reveal()), padding), openErr
 		}
 	}
 	if a.op.Code == model.CodeExpired {
