@@ -4,6 +4,8 @@ package imagecrypt_test
 
 import (
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -118,12 +120,28 @@ func TestAttackWrongKey(t *testing.T) {
 	}
 }
 
-// A resource that is no key of 256 bits is no key, be it one that AES knows.
-func TestAttackKeyOfAnotherLength(t *testing.T) {
+func TestKeyOfAnotherLength(t *testing.T) {
 	for _, n := range []int{0, 16, 24, 31} {
 		refused(t, wrapped(t, imagecrypt.A256GCM), keys{kid: key[:n]}, imagecrypt.CodeKeyWrong)
 	}
 	refused(t, wrapped(t, imagecrypt.A256GCM), keys{kid: key + "\n"}, imagecrypt.CodeKeyWrong)
+}
+
+// A short resource that somebody knows, a password perhaps, is no key, even where AES takes keys of its length.
+func TestAttackKeyOfAnotherLength(t *testing.T) {
+	for _, n := range []int{16, 24} {
+		block, err := aes.NewCipher([]byte(key[:n]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		gcm, err := cipher.NewGCM(block)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := wrapped(t, imagecrypt.A256GCM)
+		p.WrappedData = gcm.Seal(nil, p.IV, []byte(options), nil)
+		refused(t, p, keys{kid: key[:n]}, imagecrypt.CodeKeyWrong)
+	}
 }
 
 // The packet says that a service wrapped it, and has all that is needed to unwrap it without.
