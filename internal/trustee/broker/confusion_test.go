@@ -279,7 +279,7 @@ func TestAttackSessionConfusion(t *testing.T) {
 		refused(t, s.attest(a), "nonce_mismatch")
 		refused(t, s.attest(b), "nonce_mismatch")
 	})
-	t.Run("session fixation: evidence of one session in another", func(t *testing.T) {
+	t.Run("evidence of one session in another", func(t *testing.T) {
 		a, b := s.attempt(), s.attempt()
 		a.boundNonce, a.boundKey = b.nonce, b.key
 		refused(t, s.attest(a), "report_data_mismatch")
@@ -303,14 +303,12 @@ func TestAttackSessionConfusion(t *testing.T) {
 	})
 	t.Run("attempts without end", func(t *testing.T) {
 		a := s.attempt()
-		a.boundNonce = "another"
-		wrong := a.body(t)
 		for range 16 {
-			refused(t, s.send("POST", "/kbs/v0/attest", wrong, withCookie(a.cookie)), "report_data_mismatch")
+			if got := s.send("POST", "/kbs/v0/attest", []byte("{}"), withCookie(a.cookie)); got.status != 400 {
+				t.Fatalf("%d %s", got.status, got.body)
+			}
 		}
-		a.boundNonce = a.nonce
 		refused(t, s.attest(a), "too_many_attempts")
-		refused(t, s.attest(&attempt{cookie: a.cookie, nonce: a.nonce, key: a.key, evidence: json.RawMessage("{}")}), "too_many_attempts")
 	})
 	t.Run("expired", func(t *testing.T) {
 		a := s.attempt()

@@ -4,6 +4,7 @@ package broker_test
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"strconv"
 	"strings"
@@ -56,9 +57,9 @@ func TestAttackRefusalsWithoutEnd(t *testing.T) {
 			a.machine = theirs
 			return s.send("POST", "/kbs/v0/attest", a.body(s.t), from(attacker, withCookie(a.cookie)))
 		},
-		"evidence for another session": func(s *trustee) answer {
+		"evidence that is none": func(s *trustee) answer {
 			a := s.attempt()
-			a.boundNonce, _ = s.challenge()
+			a.evidence = json.RawMessage("{}")
 			return s.send("POST", "/kbs/v0/attest", a.body(s.t), from(attacker, withCookie(a.cookie)))
 		},
 		"made-up tokens": func(s *trustee) answer { return s.get(secretPath, from(attacker, withBearer("a.b.c"))) },
