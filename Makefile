@@ -35,7 +35,7 @@ image: deps ## the guest image, into build/image (kernel, firmware, initramfs, r
 	@$(GO) run ./internal/guestos/build -out build/image -cache build/cache
 
 .PHONY: demo
-demo: build ## all set-up, then the story: a confidential pod, its secret, and nine attackers
+demo: build ## all set-up, then the story: a confidential pod, its secret, and thirteen attackers
 	@build/bin/nacre demo --dir build/demo
 
 .PHONY: test

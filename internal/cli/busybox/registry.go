@@ -37,6 +37,8 @@ const Host = "10.0.2.2"
 type Registry struct {
 	server *http.Server
 	done   chan struct{}
+	// Address is where this machine finds it, host:port.
+	Address string
 	// Reference is the image by digest, under the address at which a pod finds it.
 	Reference string
 }
@@ -68,7 +70,8 @@ func Serve(ctx context.Context, path string) (*Registry, error) {
 		_ = r.server.Serve(l) // ends with ErrServerClosed when Close is called
 	}()
 	port := l.Addr().(*net.TCPAddr).Port
-	push, err := name.NewTag(fmt.Sprintf("127.0.0.1:%d/nacre/busybox:latest", port))
+	r.Address = fmt.Sprintf("127.0.0.1:%d", port)
+	push, err := name.NewTag(r.Address + "/nacre/busybox:latest")
 	if err == nil {
 		err = remote.Write(push, image, remote.WithContext(ctx))
 	}

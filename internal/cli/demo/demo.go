@@ -91,6 +91,7 @@ type story struct {
 	programs *programs
 
 	registry   *busybox.Registry
+	network    *network
 	platform   *signer.Platform // the machine's
 	trustee    *trusteeProcess
 	trusteeLog *os.File
@@ -110,7 +111,7 @@ func (s *story) tell(ctx context.Context) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
-	for _, chapter := range []func(context.Context) error{s.owner, s.pods, s.attacks, s.trail} {
+	for _, chapter := range []func(context.Context) error{s.owner, s.pods, s.attacks, s.imageAttacks, s.trail} {
 		if err := chapter(ctx); err != nil {
 			return err
 		}
@@ -164,6 +165,9 @@ func (s *story) close() {
 	}
 	if s.trusteeLog != nil {
 		s.trusteeLog.Close()
+	}
+	if s.network != nil {
+		s.network.close()
 	}
 	if s.registry != nil {
 		s.registry.Close()

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,9 +52,12 @@ func (s *story) owner(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if err := s.makeImages(ctx); err != nil {
+		return err
+	}
 	if err := s.report.step("owner-registers-reference-values", "… predicts what a guest of hers will measure, and registers it", false, func(st *Step) error {
-		for _, name := range []string{"pod.yaml", "probe.yaml"} {
-			prediction, err := s.programs.quiet(ctx, nil, "measure", name, "--json", "--simtee-dir", s.path("simtee"))
+		for _, name := range slices.Concat([]string{"pod", "probe"}, imagePods) {
+			prediction, err := s.programs.quiet(ctx, nil, "measure", name+".yaml", "--json", "--simtee-dir", s.path("simtee"))
 			if err != nil {
 				return err
 			}
@@ -66,8 +70,12 @@ func (s *story) owner(ctx context.Context) error {
 		return err
 	}
 	return s.report.step("owner-sets-release-policy", "… and says what is released to whom, from a template", false, func(*Step) error {
-		_, err := s.programs.run(ctx, nil, "policy", "set-release", "--template", "affirming", "--resource", password,
-			"--init-data", "pod.initdata.toml", "--init-data", "probe.initdata.toml", "--allow-simulated")
+		args := []string{"policy", "set-release", "--template", "affirming", "--resource", password, "--allow-simulated",
+			"--init-data", "pod.initdata.toml", "--init-data", "probe.initdata.toml"}
+		for _, pod := range imagePods {
+			args = append(args, "--resource", keyOf(pod), "--init-data", pod+".initdata.toml")
+		}
+		_, err := s.programs.run(ctx, nil, args...)
 		return err
 	})
 }
@@ -92,7 +100,7 @@ func (s *story) startTrustee(ctx context.Context, st *Step) (err error) {
 		return err
 	}
 	s.forPods = "https://" + net.JoinHostPort(busybox.Host, port)
-	certPath := filepath.Join(s.path("state"), "nacre", "trustee", "tls.crt")
+	certPath := s.trusteeCert()
 	keyPath := filepath.Join(s.path("config"), "nacre", "admin.key")
 	if s.cert, err = os.ReadFile(certPath); err != nil {
 		return err
@@ -119,16 +127,19 @@ func (s *story) startTrustee(ctx context.Context, st *Step) (err error) {
 	return nil
 }
 
+func (s *story) trusteeCert() string {
+	return filepath.Join(s.path("state"), "nacre", "trustee", "tls.crt")
+}
+
 // writePods writes the manifests, and with them the init-data that the owner authorises.
 func (s *story) writePods(ctx context.Context) error {
-	certPath := filepath.Join(s.path("state"), "nacre", "trustee", "tls.crt")
 	for name, manifest := range map[string]string{"pod": storyPod, "probe": probePod, "plain": plainPod} {
 		if err := os.WriteFile(filepath.Join(s.path("files"), name+".yaml"), fmt.Appendf(nil, manifest, s.registry.Reference), 0o600); err != nil {
 			return err
 		}
 	}
 	for _, name := range []string{"pod", "probe"} {
-		if _, err := s.programs.quiet(ctx, nil, "initdata", "create", "--trustee", s.forPods, "--trustee-cert", certPath,
+		if _, err := s.programs.quiet(ctx, nil, "initdata", "create", "--trustee", s.forPods, "--trustee-cert", s.trusteeCert(),
 			"--pod", name+".yaml", "--out", name+".initdata.toml"); err != nil {
 			return err
 		}
@@ -210,6 +221,9 @@ func (s *story) pods(ctx context.Context) error {
 		}
 		return nil
 	}); err != nil {
+		return err
+	}
+	if err := s.encryptedPod(ctx); err != nil {
 		return err
 	}
 	return s.report.step("pod-without-init-data", "A pod without init-data runs too, and no secret can reach it", false, func(st *Step) error {
