@@ -221,9 +221,6 @@ func TestAttackTokenConfusion(t *testing.T) {
 			if got.status != 401 || got.info.Code != "token_invalid" && got.info.Code != "token_expired" {
 				t.Errorf("%d %s", got.status, got.body)
 			}
-			if got := s.send("GET", "/nacre/v1/resources", nil, withBearer(token)); name != "an administrator's" && got.status != 401 {
-				t.Errorf("as an administrator: %d %s", got.status, got.body)
-			}
 		})
 	}
 	t.Run("a guest's token as an administrator's", func(t *testing.T) {
