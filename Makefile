@@ -40,7 +40,8 @@ demo: build ## all set-up, then the story: a confidential pod, its secret, and t
 
 .PHONY: test
 test: build ## all set-up, then the tests (VM tests included)
-	$(GO) test -timeout 20m ./...
+	@tools/skopeo build/tools/skopeo
+	PATH=$(CURDIR)/build/tools/skopeo/bin:$$PATH $(GO) test -timeout 20m ./...
 
 RACE_PACKAGES ?= ./attest/... ./attester/... ./ear ./initdata ./internal/guest/... ./internal/transport ./kbs ./policy ./secret
 .PHONY: race
