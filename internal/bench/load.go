@@ -26,8 +26,8 @@ type load struct {
 type outcome struct {
 	// cpu is what the server spent on a request.
 	cpu time.Duration
-	// median is what a client waited for an answer.
-	median time.Duration
+	// median is what a client waited for an answer, worst what one in a hundred waited longer than.
+	median, worst time.Duration
 }
 
 // against runs the load while it watches the server process. The first error ends it.
@@ -44,7 +44,9 @@ func (l load) against(ctx context.Context, serverPID int) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	return outcome{cpu: (after - before) / time.Duration(l.requests), median: median(latencies)}, nil
+	o := outcome{cpu: (after - before) / time.Duration(l.requests), median: median(latencies)}
+	o.worst = latencies[(len(latencies)-1)*99/100] // sorted now
+	return o, nil
 }
 
 // run is the loop itself; it returns what each request took.

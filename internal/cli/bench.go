@@ -107,6 +107,7 @@ prints a table; no figure makes it fail.`,
 	f.StringVar(&options.Dir, "dir", "", "the benchmark's own folder (else below $XDG_STATE_HOME/nacre)")
 	f.StringVar(&only, "only", "", "measure one side: trustee, or guest")
 	f.StringVar(&program, "busybox", "/usr/bin/busybox", "the static busybox that the container image is made of")
+	f.BoolVar(&options.Scale, "scale", false, "also measure a trustee with 10⁶ resources and 10⁵ reference values (minutes)")
 	f.IntVar(&options.Requests, "requests", bench.DefaultRequests, "attestations in a round")
 	f.IntVar(&options.Rounds, "rounds", bench.DefaultRounds, "rounds; a figure is the median of them")
 	return c
