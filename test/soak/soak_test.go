@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -57,6 +58,31 @@ func TestKill(t *testing.T) {
 	var out strings.Builder
 	r := run{rounds: 5, seed: uint64(time.Now().UnixNano()), program: built, platform: simulated, out: &out}
 	if err := r.kill(t.Context(), t.TempDir()); err != nil {
+		t.Errorf("%v\nseed %d\n%s", err, r.seed, &out)
+	}
+	t.Log(out.String())
+}
+
+// One round of `soak power`: that the machine boots, loses its power, and boots again.
+func TestPower(t *testing.T) {
+	skipShort(t)
+	if os.Getenv("NACRE_IMAGE_DIR") == "" {
+		t.Skip("NACRE_IMAGE_DIR names no guest image; `make test` builds one and sets it")
+	}
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		t.Skip("qemu-system-x86_64 is not installed")
+	}
+	built, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	simulated, err := platform()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	r := run{rounds: 1, seed: uint64(time.Now().UnixNano()), program: built, platform: simulated, out: &out}
+	if err := r.power(t.Context(), t.TempDir(), false); err != nil {
 		t.Errorf("%v\nseed %d\n%s", err, r.seed, &out)
 	}
 	t.Log(out.String())
