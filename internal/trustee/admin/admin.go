@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package admin says who may change the trustee: the holder of a private key whose public half the trustee keeps, by
-// a short-lived bearer token (a JWT signed with EdDSA; claims role, aud, iat and exp).
+// a short-lived bearer token (a JWT signed with EdDSA; claims role, aud, iat and exp). Beside owners' keys there may be
+// identity providers, by whose rules upstream's tools make tokens (spec/trustee.md §2.5); each is named in the
+// configuration, and so is what is weaker about it.
 //
 // It trusts the public keys in the store, which were put there at the first start or by configuration. Private keys
 // belong to owners: the trustee writes the first one into a file and forgets it. The package decides nothing but
@@ -12,9 +14,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -52,6 +52,7 @@ type Config struct {
 	Keys            []ed25519.PublicKey
 	Audience        string        // "": DefaultAudience
 	LongestLifetime time.Duration // 0: DefaultLongestLifetime
+	Providers       []Provider
 	Now             func() time.Time
 }
 
@@ -75,7 +76,7 @@ func New(c Config) *Authenticator {
 // Identity is who an administrator's token was signed by.
 type Identity struct {
 	Role string
-	Key  string // fingerprint of the public key, as Fingerprint makes it
+	Key  string // fingerprint of the public key, as Fingerprint makes it; a provider's has its name and "/" before it
 }
 
 // Authenticate checks a bearer token. Its errors wrap ErrRefused and are for the log.
@@ -91,9 +92,20 @@ func (a *Authenticator) authenticate(token string) (Identity, error) {
 	if len(token) > maxToken {
 		return Identity{}, fmt.Errorf("a token of %d bytes, at most %d", len(token), maxToken)
 	}
+	id, err := a.owner(token)
+	if !errors.Is(err, errOthers) || len(a.config.Providers) == 0 {
+		return id, err
+	}
+	return a.provided(token)
+}
+
+// errOthers says that no owner's key signed a token. What an owner's key signed is judged by the owners' rules alone.
+var errOthers = errors.New("no administrator's key signed the token")
+
+func (a *Authenticator) owner(token string) (Identity, error) {
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.EdDSA})
 	if err != nil {
-		return Identity{}, fmt.Errorf("parse the token: %w", err)
+		return Identity{}, fmt.Errorf("parse the token: %w: %w", errOthers, err)
 	}
 	for _, key := range a.config.Keys {
 		var claims kbs.AdminClaims
@@ -107,32 +119,43 @@ func (a *Authenticator) authenticate(token string) (Identity, error) {
 		}
 		return Identity{Role: claims.Role, Key: Fingerprint(key)}, nil
 	}
-	return Identity{}, errors.New("no administrator's key signed the token")
+	return Identity{}, errOthers
 }
 
 // check looks at what a signed token says.
 func (a *Authenticator) check(c kbs.AdminClaims) error {
-	now := a.config.Now()
 	if c.Role != Role {
 		return fmt.Errorf("the token's role is %q, want %q", c.Role, Role)
 	}
 	if !c.Audience.Contains(a.config.Audience) {
 		return fmt.Errorf("the token is meant for %q, not for %q", []string(c.Audience), a.config.Audience)
 	}
-	if c.IssuedAt == nil || c.Expiry == nil {
-		return errors.New("the token lacks iat or exp")
+	return a.current(c, false)
+}
+
+// current looks at when a token is valid. One that may live as long as it says need not say since when.
+func (a *Authenticator) current(c kbs.AdminClaims, anyLifetime bool) error {
+	now := a.config.Now()
+	if c.Expiry == nil {
+		return errors.New("the token lacks exp")
 	}
-	issued, expires := c.IssuedAt.Time(), c.Expiry.Time()
+	if c.IssuedAt == nil && !anyLifetime {
+		return errors.New("the token lacks iat")
+	}
+	expires := c.Expiry.Time()
 	if c.NotBefore != nil && c.NotBefore.Time().After(now.Add(leeway)) {
 		return fmt.Errorf("the token is not valid before %s, now is %s", c.NotBefore.Time().UTC(), now.UTC())
 	}
-	if issued.After(now.Add(leeway)) {
-		return fmt.Errorf("the token is from the future: iat is %s, now is %s", issued.UTC(), now.UTC())
+	if c.IssuedAt != nil && c.IssuedAt.Time().After(now.Add(leeway)) {
+		return fmt.Errorf("the token is from the future: iat is %s, now is %s", c.IssuedAt.Time().UTC(), now.UTC())
 	}
 	if !expires.After(now.Add(-leeway)) {
 		return fmt.Errorf("the token expired at %s, now is %s", expires.UTC(), now.UTC())
 	}
-	if lifetime := expires.Sub(issued); lifetime > a.config.LongestLifetime {
+	if anyLifetime {
+		return nil
+	}
+	if lifetime := expires.Sub(c.IssuedAt.Time()); lifetime > a.config.LongestLifetime {
 		return fmt.Errorf("the token is valid for %s, at most %s are allowed", lifetime, a.config.LongestLifetime)
 	}
 	return nil
@@ -146,11 +169,7 @@ func Fingerprint(key ed25519.PublicKey) string {
 
 // ParsePublicKey reads an Ed25519 public key in PEM (PKIX).
 func ParsePublicKey(text []byte) (ed25519.PublicKey, error) {
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "PUBLIC KEY" {
-		return nil, errors.New("no PEM block of type PUBLIC KEY")
-	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	key, err := parsePKIX(text)
 	if err != nil {
 		return nil, err
 	}

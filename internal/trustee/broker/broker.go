@@ -209,8 +209,8 @@ func (b *Broker) register() {
 		b.trusted(b.now())
 		return &reply{contentType: typeJSON, body: b.ring.Load().jwks}, nil
 	})
-	r.public(http.MethodPost, protocolPrefix+"auth", b.auth)
-	r.public(http.MethodPost, protocolPrefix+"attest", b.attest)
+	r.public(http.MethodPost, protocolPrefix+"auth", b.metrics.counted(b.auth, b.metrics.authSuccesses, b.metrics.authErrors))
+	r.public(http.MethodPost, protocolPrefix+"attest", b.metrics.counted(b.attest, nil, b.metrics.attestErrors))
 
 	r.administrators(http.MethodPost, protocolPrefix+"attestation-policy", b.setAttestationPolicy)
 	r.administrators(http.MethodPost, protocolPrefix+"resource-policy", b.setReleasePolicy)

@@ -25,6 +25,7 @@ const (
 	variantNoPlugin     = "PluginNotFound"
 	variantPlugin       = "PluginInternalError"
 	variantAdmin        = "AdminAuthAccess"
+	variantAdminPlugin  = "AdminAuthInitialization" // how upstream names the same of plugins' routes
 	variantRVPS         = "RvpsError"
 	variantPath         = "InvalidRequestPath"
 	variantSerde        = "SerdeError"

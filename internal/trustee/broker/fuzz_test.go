@@ -77,7 +77,7 @@ func FuzzCookie(f *testing.F) {
 func FuzzRouter(f *testing.F) {
 	r := &router{authenticate: func(string) (admin.Identity, error) { return admin.Identity{}, admin.ErrRefused }}
 	r.plugins = func(context.Context, *call) (*reply, error) { return &reply{}, nil }
-	b := &Broker{router: r}
+	b := &Broker{router: r, metrics: newMetrics(0)}
 	b.register()
 	f.Add("GET", "/kbs/v0/resource/a/b/c")
 	f.Add("POST", "/kbs/v0/auth")

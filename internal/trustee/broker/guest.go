@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ type guest struct {
 }
 
 // plugin answers everything below the protocol's prefix that has no route of its own: the first segment names a plugin.
-func (b *Broker) plugin(ctx context.Context, c *call) (*reply, error) {
+func (b *Broker) plugin(ctx context.Context, c *call) (_ *reply, err error) {
 	segments := strings.Split(c.rest, "/")
 	name, path := segments[0], segments[1:]
 	plugin, ok := b.plugins[name]
@@ -37,6 +38,7 @@ func (b *Broker) plugin(ctx context.Context, c *call) (*reply, error) {
 		return nil, fail(http.StatusNotFound, variantNoPlugin, codePluginUnknown,
 			fmt.Sprintf("Plugin %s not found", clip(name)))
 	}
+	defer b.metrics.plugin(name, time.Now(), &err)
 	query, err := c.query()
 	if err != nil {
 		return nil, err
@@ -47,7 +49,9 @@ func (b *Broker) plugin(ctx context.Context, c *call) (*reply, error) {
 	case resource.Release:
 		return b.release(ctx, c, name, plugin, path, query)
 	}
-	return nil, methodNotAllowed(c.http.Method, "GET, POST, PUT, DELETE")
+	return nil, methodNotAllowed(c.http.Method, slices.DeleteFunc(slices.Clone(pluginMethods), func(method string) bool {
+		return plugin.Access(method, path) == resource.Nobody
+	}))
 }
 
 // release lets a guest have what it asks for, if it may.
@@ -93,6 +97,9 @@ func (b *Broker) decide(ctx context.Context, c *call, g *guest, name string, plu
 	if err := policy.Decide(ctx, g.claims, release.Request{Plugin: name, Path: path, Query: query}); err != nil {
 		b.metrics.violations.Inc()
 		denial, ok := errors.AsType[*release.Denial](err)
+		if !ok || denial.Code == release.CodePolicyError {
+			b.metrics.policyErrors.Inc()
+		}
 		if !ok {
 			return nil, err
 		}

@@ -140,13 +140,12 @@ func busy(detail string) *failure {
 type metered struct {
 	io.Reader
 	call *call
-	read int64
 }
 
 func (m *metered) Read(p []byte) (int, error) {
 	n, err := m.Reader.Read(p)
-	m.read += int64(n)
-	for m.read > freeBody+m.call.held {
+	m.call.read += int64(n)
+	for m.call.read > freeBody+m.call.held {
 		if !m.call.bodies.Take(m.call.client, bodyBlock) {
 			m.call.limited.Inc()
 			return 0, busy("too much is being sent at the same time; try again")

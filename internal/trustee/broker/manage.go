@@ -44,7 +44,7 @@ func (b *Broker) changed(ctx context.Context, c *call, who admin.Identity, forma
 // administer lets an administrator do something with a plugin.
 func (b *Broker) administer(ctx context.Context, c *call, name string, plugin resource.Plugin, path []string,
 	query map[string]string) (*reply, error) {
-	who, err := b.router.administrator(c)
+	who, err := b.router.administrator(c, variantAdminPlugin)
 	if err != nil {
 		return nil, err
 	}

@@ -4,8 +4,10 @@ package broker
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -15,24 +17,33 @@ import (
 	"github.com/nacre-project/nacre/attest"
 )
 
-// metrics are what the trustee counts. No label has a value that a client can choose: methods, platforms and codes
-// come from fixed lists.
+// metrics are what the trustee counts. No label has a value that a client can choose: methods, platforms, codes and
+// plugins come from fixed lists. The names that begin with kbs_ are those of upstream's dashboards (spec/trustee.md
+// §2.8).
 type metrics struct {
 	registry *prometheus.Registry
 
 	requests          *prometheus.CounterVec
 	duration          prometheus.Histogram
+	requestSize       prometheus.Histogram
 	responseSize      prometheus.Histogram
 	active            prometheus.Gauge
 	auths             prometheus.Counter
+	authSuccesses     prometheus.Counter
+	authErrors        prometheus.Counter
 	attests           prometheus.Counter
+	attestErrors      prometheus.Counter
 	accepted          *prometheus.CounterVec
 	refused           *prometheus.CounterVec
 	unrecorded        prometheus.Counter
 	evaluations       prometheus.Counter
 	approvals         prometheus.Counter
 	violations        prometheus.Counter
+	policyErrors      prometheus.Counter
 	unrecordedDenials prometheus.Counter
+	pluginRequests    *prometheus.CounterVec
+	pluginDuration    *prometheus.HistogramVec
+	pluginErrors      *prometheus.CounterVec
 	resourceReads     prometheus.Counter
 	resourceWrites    prometheus.Counter
 	resourceDeletes   prometheus.Counter
@@ -64,14 +75,19 @@ func newMetrics(simulatedRoots int) *metrics {
 	}
 	m.requests = counters("kbs_http_requests_total", "Requests answered.", "method", "status")
 	m.duration = histogram("kbs_http_request_duration_seconds", "Time from a request's head to its answer.",
-		[]float64{0.0005, 0.001, 0.005, 0.01, 0.05, 0.5, 1})
+		durationBuckets)
+	m.requestSize = histogram("kbs_http_request_size_bytes", "Size of requests' bodies, as far as they were read.",
+		prometheus.ExponentialBuckets(32, 4, 5))
 	m.responseSize = histogram("kbs_http_response_size_bytes", "Size of answers' bodies.",
 		prometheus.ExponentialBuckets(32, 4, 5))
 	m.active = prometheus.NewGauge(prometheus.GaugeOpts{Name: "kbs_http_active_connections",
 		Help: "Requests being answered."})
 	m.registry.MustRegister(m.active)
 	m.auths = counter("kbs_auth_requests_total", "Challenges asked for.")
+	m.authSuccesses = counter("kbs_auth_successes_total", "Challenges given.")
+	m.authErrors = counter("kbs_auth_errors_total", "Challenges refused.")
 	m.attests = counter("kbs_attestation_requests_total", "Attestations asked for.")
+	m.attestErrors = counter("kbs_attestation_errors_total", "Attestations that got no token, whatever the cause.")
 	m.accepted = counters("kbs_attestation_successes_total", "Evidence that was accepted, by platform.", "tee_type")
 	m.refused = counters("kbs_attestation_failures_total", "Evidence that was refused, by platform and code.",
 		"tee_type", "code")
@@ -80,6 +96,12 @@ func newMetrics(simulatedRoots int) *metrics {
 	m.evaluations = counter("kbs_policy_evaluations_total", "Release decisions.")
 	m.approvals = counter("kbs_policy_approvals_total", "Releases allowed.")
 	m.violations = counter("kbs_policy_violations_total", "Releases denied.")
+	m.policyErrors = counter("kbs_policy_errors_total", "Releases denied because the policy could not be evaluated.")
+	m.pluginRequests = counters("kbs_plugin_requests_total", "Requests to plugins.", "plugin_name")
+	m.pluginErrors = counters("kbs_plugin_errors_total", "Requests to plugins that were refused or failed.", "plugin_name")
+	m.pluginDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "kbs_plugin_request_duration_seconds",
+		Help: "Time to answer a request to a plugin.", Buckets: durationBuckets}, []string{"plugin_name"})
+	m.registry.MustRegister(m.pluginDuration)
 	m.unrecordedDenials = counter("nacre_release_refusals_unrecorded_total",
 		"Refused releases that have no audit record, because the same token was refused too often.")
 	m.resourceReads = counter("kbs_resource_reads_total", "Resources released.")
@@ -98,8 +120,52 @@ func newMetrics(simulatedRoots int) *metrics {
 	roots := prometheus.NewGauge(prometheus.GaugeOpts{Name: "nacre_simulated_roots",
 		Help: "Simulated roots that are trusted. Anything but 0 is for development only."})
 	roots.Set(float64(simulatedRoots))
-	m.registry.MustRegister(roots)
+	m.registry.MustRegister(roots, buildInfo())
 	return m
+}
+
+var durationBuckets = []float64{0.0005, 0.001, 0.005, 0.01, 0.05, 0.5, 1}
+
+// buildInfo says what program this is, as far as the program knows.
+func buildInfo() prometheus.Gauge {
+	labels := prometheus.Labels{"version": "", "git_hash": "", "build_date": ""}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		labels["version"] = info.Main.Version
+		for _, s := range info.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				labels["git_hash"] = s.Value
+			case "vcs.time":
+				labels["build_date"] = s.Value // of the commit: builds have no other date, to be reproducible
+			}
+		}
+	}
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kbs_build_info", Help: "The program, by its labels.",
+		ConstLabels: labels})
+	g.Set(1)
+	return g
+}
+
+// counted counts how a handler ends. Successes may be nil.
+func (m *metrics) counted(h publicHandler, successes, failures prometheus.Counter) publicHandler {
+	return func(ctx context.Context, c *call) (*reply, error) {
+		answer, err := h(ctx, c)
+		if err != nil {
+			failures.Inc()
+		} else if successes != nil {
+			successes.Inc()
+		}
+		return answer, err
+	}
+}
+
+// plugin counts a request to a plugin that there is.
+func (m *metrics) plugin(name string, since time.Time, err *error) {
+	m.pluginRequests.WithLabelValues(name).Inc()
+	m.pluginDuration.WithLabelValues(name).Observe(time.Since(since).Seconds())
+	if *err != nil {
+		m.pluginErrors.WithLabelValues(name).Inc()
+	}
 }
 
 // text is what /metrics answers.
@@ -119,7 +185,7 @@ func (m *metrics) text() (*reply, error) {
 	return &reply{contentType: string(format), body: out.Bytes()}, nil
 }
 
-func (m *metrics) observe(method string, status, size int, took time.Duration) {
+func (m *metrics) observe(method string, status int, read int64, size int, took time.Duration) {
 	switch method {
 	case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete:
 	default:
@@ -127,6 +193,7 @@ func (m *metrics) observe(method string, status, size int, took time.Duration) {
 	}
 	m.requests.WithLabelValues(method, strconv.Itoa(status)).Inc()
 	m.duration.Observe(took.Seconds())
+	m.requestSize.Observe(float64(read))
 	m.responseSize.Observe(float64(size))
 }
 

@@ -37,6 +37,7 @@ type call struct {
 	known   bool               // the caller has shown a token or an administrator's key
 	bodies  *limit.Shares      // memory for bodies
 	held    int64              // bytes of it that this request has
+	read    int64              // bytes of the body that came
 	limited prometheus.Counter // bodies for which there was none
 }
 
@@ -136,7 +137,7 @@ func (r *router) public(method, pattern string, h publicHandler) {
 func (r *router) administrators(method, pattern string, h adminHandler) {
 	r.routes = append(r.routes, route{method: method, pattern: pattern, admin: true,
 		handle: func(ctx context.Context, c *call) (*reply, error) {
-			who, err := r.administrator(c)
+			who, err := r.administrator(c, variantAdmin)
 			if err != nil {
 				return nil, err
 			}
@@ -144,15 +145,16 @@ func (r *router) administrators(method, pattern string, h adminHandler) {
 		}})
 }
 
-// administrator authenticates the caller of an administrators' request.
-func (r *router) administrator(c *call) (admin.Identity, error) {
+// administrator authenticates the caller of an administrators' request. The refusal names the endpoint, as clients
+// expect, and not why the token is none: who guesses learns nothing.
+func (r *router) administrator(c *call, variant string) (admin.Identity, error) {
 	if err := r.admit(c); err != nil {
 		return admin.Identity{}, err
 	}
 	who, err := r.authenticate(c.bearer())
 	if err != nil {
-		return admin.Identity{}, fail(http.StatusUnauthorized, variantAdmin, codeNotAdmin,
-			"admin access denied: the token is not one of an administrator's; the trustee's log says why").because(err)
+		return admin.Identity{}, fail(http.StatusUnauthorized, variant, codeNotAdmin, "admin access denied for endpoint "+
+			clip(c.http.URL.Path)+": the token is not one of an administrator's; the trustee's log says why").because(err)
 	}
 	c.known = true
 	return who, nil
@@ -175,24 +177,27 @@ func (r *router) find(method, path string) (publicHandler, string, error) {
 		}
 		allow = append(allow, route.method)
 	}
-	if len(allow) > 0 {
+	rest, ok := strings.CutPrefix(path, protocolPrefix)
+	switch {
+	case ok && slices.Contains(pluginMethods, method):
+		// Also a path that has a route for other methods: upstream looks for a plugin of its name then, and there is none.
+		return r.plugins, rest, nil
+	case len(allow) > 0:
 		slices.Sort(allow)
-		return nil, "", methodNotAllowed(method, strings.Join(slices.Compact(allow), ", "))
-	}
-	if rest, ok := strings.CutPrefix(path, protocolPrefix); ok {
-		switch method {
-		case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete:
-			return r.plugins, rest, nil
-		}
-		return nil, "", methodNotAllowed(method, "GET, POST, PUT, DELETE")
+		return nil, "", methodNotAllowed(method, slices.Compact(allow))
+	case ok:
+		return nil, "", methodNotAllowed(method, pluginMethods)
 	}
 	return nil, "", fail(http.StatusNotFound, variantPath, codeNotFound, "there is nothing at this path")
 }
 
-func methodNotAllowed(method, allow string) *failure {
+// pluginMethods are those that plugins may have.
+var pluginMethods = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete}
+
+func methodNotAllowed(method string, allow []string) *failure {
 	f := fail(http.StatusMethodNotAllowed, variantHTTP, codeMethod,
 		fmt.Sprintf("the method %q is not allowed here", method))
-	f.allow = allow
+	f.allow = strings.Join(allow, ", ")
 	return f
 }
 
@@ -224,7 +229,7 @@ func (b *Broker) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	header.Set("Content-Length", strconv.Itoa(len(answer.body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(answer.body) // the client may be gone; what had to be recorded was
-	b.metrics.observe(req.Method, status, len(answer.body), time.Since(start))
+	b.metrics.observe(req.Method, status, c.read, len(answer.body), time.Since(start))
 }
 
 // dispatch runs the handler; a panic in it is this request's failure only.
