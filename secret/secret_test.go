@@ -37,7 +37,7 @@ func leaks(out string) bool {
 type exported struct{ Secret secret.Bytes }
 type unexported struct{ inner struct{ secret secret.Bytes } }
 
-func TestEveryPrinterRedacts(t *testing.T) {
+func TestEveryPrinterRedactsGHSA_h5f8_crrq_4pw8(t *testing.T) {
 	s := secret.New([]byte(plain))
 	hidden := unexported{}
 	hidden.inner.secret = s

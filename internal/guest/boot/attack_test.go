@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestAttackDrives gives the guest drives of which it cannot know which one was meant.
-func TestAttackDrives(t *testing.T) {
+// TestAttackDrivesCVE2026_24054 gives the guest drives of which it cannot know which one was meant.
+func TestAttackDrivesCVE2026_24054(t *testing.T) {
 	good := device(t, initText)
 	damaged := bytes.Clone(good)
 	damaged[30] ^= 0xff
@@ -31,9 +31,9 @@ func TestAttackDrives(t *testing.T) {
 	}
 }
 
-// TestAttackCommandLine gives the guest parameters that it does not know, or that contradict each other. The line is
+// TestAttackCommandLineGHSA_rr59_xxvx_96qr gives the guest parameters that it does not know, or that contradict each other. The line is
 // measured: what the guest passed over could mean something to a later image.
-func TestAttackCommandLine(t *testing.T) {
+func TestAttackCommandLineGHSA_rr59_xxvx_96qr(t *testing.T) {
 	for name, text := range map[string]string{
 		"an unknown parameter":  "nacre.verity=a nacre.debug=1",
 		"an unknown platform":   "nacre.verity=a nacre.tee=sample",

@@ -318,7 +318,7 @@ func (l launched) BindInitData(_ context.Context, digest []byte) error {
 	return nil
 }
 
-func TestAttackInitDataBinding(t *testing.T) {
+func TestAttackInitDataBindingGHSA_989w_4xr2_ww9m(t *testing.T) {
 	digest, err := initdata.Digest([]byte(initText))
 	if err != nil {
 		t.Fatal(err)
