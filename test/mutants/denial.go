@@ -36,7 +36,6 @@ var denial = of(1,
 		"trustee/broker.TestAttackRefusalsWithoutEnd/evidence of another root",
 		"trustee/broker.TestAttackFillTheDisk/with what is not authentic",
 		"attest/snp.TestAttackManyIntermediates/2 before the right one",
-		"trustee/broker.TestAttackRefusalsWithoutEnd/evidence of another root",
 		// their records then say that a real processor was there
 		"trustee/broker.TestAttackAttestation/another TEE key", "trustee/broker.TestAttackAttestation/evidence of another session",
 		"trustee/broker.TestAttackAttestation/init-data, none bound", "trustee/broker.TestAttackAttestation/other init-data than bound"),

@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -20,6 +21,11 @@ func TestTableFitsTheCode(t *testing.T) {
 		}
 		if len(m.attacks) == 0 {
 			t.Errorf("%s: no attack is named", m.check)
+		}
+		for i, name := range m.attacks {
+			if slices.Contains(m.attacks[:i], name) {
+				t.Errorf("%s: the attack %s is named twice", m.check, name)
+			}
 		}
 	}
 }
