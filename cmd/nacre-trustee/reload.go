@@ -32,8 +32,8 @@ const (
 
 // tunableSettings can change while the trustee runs; others need a restart.
 var tunableSettings = []string{
-	"tls-cert", "tls-key", "admin-public-key", "admin-audience", "admin-longest-lifetime", "session-lifetime",
-	"token-lifetime", "body-limit", "drain-delay", "drain-timeout", "token-key-lifetime", "release-policy",
+	"tls-cert", "tls-key", "admin-public-key", "admin-audience", "admin-longest-lifetime",
+	"admin-identity-provider", "session-lifetime", "token-lifetime", "body-limit", "drain-delay", "drain-timeout", "token-key-lifetime", "release-policy",
 	"appraisal-policy", "release-allow-simulated", "release-unsafe-any-initdata",
 }
 
@@ -89,7 +89,7 @@ func (r *reloader) files() map[string][sha256.Size]byte {
 	s := r.settings.Load()
 	digests := map[string][sha256.Size]byte{}
 	for _, path := range slices.Concat([]string{s.Config, s.TLSCert, s.TLSKey, s.ReleasePolicy, s.AppraisalPolicy},
-		s.AdminPublicKey) {
+		s.AdminPublicKey, s.AdminIdentityProvider.files()) {
 		if path == "" {
 			continue
 		}
@@ -140,6 +140,12 @@ func (r *reloader) apply(ctx context.Context, why string) {
 	for _, key := range next.administrators {
 		names = append(names, admin.Fingerprint(key))
 	}
+	for _, p := range next.settings.AdminIdentityProvider {
+		names = append(names, p.Name)
+	}
+	if slices.Contains(changed, "admin-identity-provider") {
+		next.settings.AdminIdentityProvider.warn(r.log)
+	}
 	r.log.InfoContext(ctx, "what was read anew is in force", "why", why, "settings", changed, "administrators", names)
 }
 
@@ -166,11 +172,15 @@ func (r *reloader) load(ctx context.Context) (loaded, error) {
 	if err != nil {
 		return loaded{}, err
 	}
+	others, err := s.AdminIdentityProvider.load()
+	if err != nil {
+		return loaded{}, err
+	}
 	cert, _, err := certificate(ctx, s, r.data, r.log)
 	if err != nil {
 		return loaded{}, err
 	}
-	l := loaded{settings: s, administrators: keys, tunable: tunable(s, keys)}
+	l := loaded{settings: s, administrators: keys, tunable: tunable(s, keys, others)}
 	if l.policies, err = policies(s); err == nil {
 		err = l.policies.Check(ctx)
 	}
@@ -207,9 +217,9 @@ func policies(s *settings) (broker.PolicyTexts, error) {
 	return p, nil
 }
 
-func tunable(s *settings, keys []ed25519.PublicKey) broker.Tunable {
+func tunable(s *settings, keys []ed25519.PublicKey, others []admin.Provider) broker.Tunable {
 	return broker.Tunable{
-		Admin: admin.New(admin.Config{Keys: keys, Audience: s.AdminAudience,
+		Admin: admin.New(admin.Config{Keys: keys, Providers: others, Audience: s.AdminAudience,
 			LongestLifetime: time.Duration(s.AdminLongestLifetime)}),
 		SessionLifetime: time.Duration(s.SessionLifetime),
 		TokenLifetime:   time.Duration(s.TokenLifetime),

@@ -54,12 +54,14 @@ type listening struct {
 	KeyFile        string   `json:"key_file"`
 	AdminKey       string   `json:"admin_key,omitempty"` // path of the private key, at the first start
 	Administrators []string `json:"administrators"`
-	Trusts         []string `json:"trusts"`
+	// IdentityProviders are the names of others whose tokens make administrators.
+	IdentityProviders []string `json:"identity_providers,omitempty"`
+	Trusts            []string `json:"trusts"`
 }
 
 func (r started) print(out io.Writer) error {
 	l := listening{Event: "listening", URL: r.url(), Certificate: r.certPath, Data: r.settings.Data,
-		KeyFile: r.settings.KeyFile, Trusts: r.trusts()}
+		KeyFile: r.settings.KeyFile, Administrators: []string{}, Trusts: r.trusts()}
 	if r.certPath != "" {
 		l.Fingerprint = identity.Fingerprint(r.cert)
 	}
@@ -68,6 +70,9 @@ func (r started) print(out io.Writer) error {
 	}
 	for _, key := range r.keys {
 		l.Administrators = append(l.Administrators, admin.Fingerprint(key))
+	}
+	for _, p := range r.settings.AdminIdentityProvider {
+		l.IdentityProviders = append(l.IdentityProviders, p.Name)
 	}
 	if r.settings.JSON {
 		return json.NewEncoder(out).Encode(l)
@@ -82,7 +87,12 @@ func (r started) print(out io.Writer) error {
 		line("", "sha256 %s", l.Fingerprint)
 	}
 	line("data", "%s, sealed with the key in %s", l.Data, l.KeyFile)
-	line("administrator", "key %s", strings.Join(l.Administrators, ", "))
+	if len(l.Administrators) > 0 {
+		line("administrator", "key %s", strings.Join(l.Administrators, ", "))
+	}
+	if len(l.IdentityProviders) > 0 {
+		line("administrators", "by tokens of %s", strings.Join(l.IdentityProviders, ", "))
+	}
 	if l.AdminKey != "" {
 		line("", "private key in %s: it is the owner's, move it to the owner's machine", l.AdminKey)
 	}

@@ -69,6 +69,10 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
+	others, err := s.AdminIdentityProvider.load()
+	if err != nil {
+		return err
+	}
 	roots, err := simulatedRoots(s.AllowSimulatedRoot)
 	if err != nil {
 		return err
@@ -92,7 +96,7 @@ func serve(ctx context.Context, s *settings, stdout, stderr io.Writer) (err erro
 		Plugins:                map[string]resource.Plugin{"resource": secrets},
 		Resources:              secrets,
 		Log:                    log,
-		Tunable:                tunable(s, keys),
+		Tunable:                tunable(s, keys, others),
 		ReferenceValueLifetime: time.Duration(s.ReferenceValueLifetime),
 		MaxAttests:             s.MaxAttests,
 		Limits: broker.Limits{Origin: origin, RefusalsPerSecond: s.RefusalsPerSecond, RefusalBurst: s.RefusalBurst,
@@ -220,7 +224,7 @@ func administrators(ctx context.Context, s *settings, data *store.Store) (
 		}
 		keys = append(keys, key)
 	}
-	if len(keys) > 0 {
+	if len(keys) > 0 || len(s.AdminIdentityProvider) > 0 {
 		return keys, false, nil
 	}
 	key, made, err := admin.First(ctx, data, s.AdminKeyOut)
@@ -289,6 +293,7 @@ func warn(log *slog.Logger, s *settings, roots []snp.Root) {
 		log.Warn("a simulated root is trusted: whoever has its directory can forge any guest; for development only",
 			"root", rootName(root))
 	}
+	s.AdminIdentityProvider.warn(log)
 	if s.UnsafeAllowDebug {
 		log.Warn("debuggable guests are accepted: their hosts can read what is released to them")
 	}

@@ -44,6 +44,8 @@ type settings struct {
 	AdminAudience        string   `toml:"admin-audience"`
 	AdminLongestLifetime duration `toml:"admin-longest-lifetime"`
 
+	AdminIdentityProvider providers `toml:"admin-identity-provider"`
+
 	KDSURL   string `toml:"kds-url"`
 	KDSStore string `toml:"kds-store"`
 
@@ -160,6 +162,9 @@ func (s *settings) flags(out io.Writer) *flag.FlagSet {
 		"made then (repeatable)")
 	f.StringVar(&s.AdminAudience, "admin-audience", s.AdminAudience, "`aud` that administrators' tokens must have")
 	f.Var(&s.AdminLongestLifetime, "admin-longest-lifetime", "longest `time` from iat to exp of administrators' tokens")
+	f.Var(&s.AdminIdentityProvider, "admin-identity-provider", "`provider` whose tokens make administrators too: "+
+		"name=…,public-key=FILE or jwk-set=FILE, and optionally issuer=…, audience=…, role=… (default admin), "+
+		"unsafe-any-lifetime; no key is made then (repeatable)")
 	f.StringVar(&s.KDSURL, "kds-url", s.KDSURL, "`URL` of AMD's key distribution service or a mirror; empty: "+
 		"fetch nothing")
 	f.StringVar(&s.KDSStore, "kds-store", s.KDSStore, "`directory` of VCEK certificates that is looked at first")
@@ -244,8 +249,13 @@ func loadOnce(args []string, getenv func(string) string, out io.Writer) (*settin
 	for _, l := range []*list{&s.TLSName, &s.AdminPublicKey, &s.AllowSimulatedRoot, &s.TrustedProxy} {
 		fromFile[l], *l = *l, nil
 	}
+	fileProviders := s.AdminIdentityProvider
+	s.AdminIdentityProvider = nil
 	if err := parse(s.flags(out), args); err != nil {
 		return nil, err
+	}
+	if s.AdminIdentityProvider == nil {
+		s.AdminIdentityProvider = fileProviders
 	}
 	for l, value := range fromFile {
 		if *l == nil {
@@ -322,5 +332,5 @@ func (s *settings) check() error {
 	case time.Duration(s.SessionLifetime) > broker.MaxSessionLifetime:
 		return fmt.Errorf("--session-lifetime may be at most %s", broker.MaxSessionLifetime)
 	}
-	return nil
+	return s.AdminIdentityProvider.check()
 }
