@@ -35,7 +35,8 @@ type container struct {
 	bundle string
 	cancel context.CancelFunc // ends its creation
 
-	busy sync.Mutex // held by the operations that change its state, so that they follow each other
+	busy   sync.Mutex // held by the operations that change its state, so that they follow each other
+	paused bool       // busy guards it
 
 	mu        sync.Mutex
 	state     containerState
@@ -417,6 +418,9 @@ func (a *Agent) remove(ctx context.Context, c *container, patience time.Duration
 	defer cancel()
 	if state == stateCreated || state == stateRunning {
 		_ = c.main.signal(unix.SIGKILL)
+		if c.paused {
+			_ = a.resume(ctx, c) // what is killed while it stands still ends when it goes on
+		}
 		if _, err := c.main.wait(ctx); err != nil {
 			return err
 		}
@@ -501,15 +505,11 @@ func (c *container) add(execID string, p *process) error {
 		return nil
 	}
 	for id, old := range c.processes {
-		select {
-		case <-old.exited:
-			if old != c.main {
-				old.closeStreams()
-				delete(c.processes, id)
-				c.processes[execID] = p
-				return nil
-			}
-		default:
+		if old != c.main && old.ended() {
+			old.closeStreams()
+			delete(c.processes, id)
+			c.processes[execID] = p
+			return nil
 		}
 	}
 	return status.Errorf(codes.ResourceExhausted, "container %s has %d processes, no more are made", c.id, maxProcesses)
@@ -526,10 +526,8 @@ func (c *container) signalAll(signal syscall.Signal) error {
 	c.main.mu.Lock()
 	first := c.main.process
 	c.main.mu.Unlock()
-	select {
-	case <-c.main.exited:
+	if c.main.ended() {
 		return nil
-	default:
 	}
 	if first == nil {
 		return status.Error(codes.FailedPrecondition, "the container does not run")

@@ -194,7 +194,8 @@ func all(t *testing.T, read reader, id, execID string) string {
 var ordinaryPolicy = allow("CreateSandboxRequest", "CreateContainerRequest", "StartContainerRequest",
 	"RemoveContainerRequest", "SignalProcessRequest", "WaitProcessRequest", "ReadStreamRequest", "WriteStreamRequest",
 	"CloseStdinRequest", "ExecProcessRequest", "GuestDetailsRequest", "DestroySandboxRequest", "StatsContainerRequest",
-	"SetPolicyRequest")
+	"SetPolicyRequest", "UpdateContainerRequest", "PauseContainerRequest", "ResumeContainerRequest", "TtyWinResizeRequest",
+	"GetOOMEventRequest", "GetDiagnosticDataRequest")
 
 func TestContainer(t *testing.T) {
 	g := startGuest(t, ordinaryPolicy)
@@ -446,7 +447,7 @@ func TestAttackRequests(t *testing.T) {
 	}
 	wantCode(t, "the policy was replaced", codes.Unimplemented)(
 		g.SetPolicy(t.Context(), &agent.SetPolicyRequest{Policy: ordinaryPolicy}))
-	wantCode(t, "statistics", codes.Unimplemented)(g.StatsContainer(t.Context(), &agent.StatsContainerRequest{}))
+	wantCode(t, "statistics of nothing", codes.NotFound)(g.StatsContainer(t.Context(), &agent.StatsContainerRequest{}))
 	huge, err := g.ReadStdout(t.Context(), &agent.ReadStreamRequest{ContainerId: "c2", Len: 1 << 31})
 	if err != nil || string(huge.Data) != "waiting\n" {
 		t.Errorf("%v, %v", huge, err)

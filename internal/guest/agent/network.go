@@ -32,6 +32,8 @@ const (
 type network struct {
 	mu  sync.Mutex
 	own []netip.Addr // addresses that the host has set
+
+	neighbours map[neighbourKey]bool // that it has set
 }
 
 // addresses returns what the host has set, in its order.
@@ -81,10 +83,9 @@ func parseInterface(i *agent.Interface) (networkInterface, error) {
 		return want, invalid("interface name %.100q is not allowed", i.Name)
 	}
 	want.name = i.Name
-	hardware, err := net.ParseMAC(i.HwAddr)
-	if err != nil || len(hardware) != 6 || hardware[0]&1 != 0 || hardware.String() == "00:00:00:00:00:00" {
-		return want, invalid("interface %s: %.100q is not the hardware address of one Ethernet interface", i.Name,
-			i.HwAddr)
+	hardware, err := parseHardware(i.HwAddr)
+	if err != nil {
+		return want, invalid("interface %s: %v", i.Name, err)
 	}
 	want.hardware = hardware
 	if i.Mtu != 0 && (i.Mtu < minMTU || i.Mtu > maxMTU) {
@@ -110,6 +111,14 @@ func parseInterface(i *agent.Interface) (networkInterface, error) {
 		want.addresses = append(want.addresses, prefix)
 	}
 	return want, nil
+}
+
+func parseHardware(text string) (net.HardwareAddr, error) {
+	hardware, err := net.ParseMAC(text)
+	if err != nil || len(hardware) != 6 || hardware[0]&1 != 0 || hardware.String() == "00:00:00:00:00:00" {
+		return nil, fmt.Errorf("%.100q is not the hardware address of one Ethernet interface", text)
+	}
+	return hardware, nil
 }
 
 func parsePrefix(ip *agent.IPAddress) (netip.Prefix, error) {

@@ -184,6 +184,26 @@ func TestNetwork(t *testing.T) {
 	if own := a.network.addresses(); len(own) != 1 || own[0].String() != "10.0.2.15" {
 		t.Errorf("own addresses %v", own)
 	}
+	listed, err := a.ListInterfaces(t.Context(), &agent.ListInterfacesRequest{})
+	if err != nil || len(listed.Interfaces) != 1 || listed.Interfaces[0].HwAddr != hardware ||
+		listed.Interfaces[0].Mtu != 1400 {
+		t.Errorf("interfaces %v, %v", listed, err)
+	}
+	known, err := a.ListRoutes(t.Context(), &agent.ListRoutesRequest{})
+	if err != nil || !slices.ContainsFunc(known.Routes, func(r *agent.Route) bool {
+		return r.Dest == "" && r.Gateway == "10.0.2.2" && r.Device == "eth0"
+	}) {
+		t.Errorf("routes %v, %v", known, err)
+	}
+	if _, err := a.AddARPNeighbors(t.Context(), &agent.AddARPNeighborsRequest{
+		Neighbors: &agent.ARPNeighbors{ARPNeighbors: []*agent.ARPNeighbor{goodNeighbour(nil)}},
+	}); err != nil {
+		t.Error(err)
+	}
+	neighbours, _ := netlink.NeighList(link2.Attrs().Index, netlink.FAMILY_V4)
+	if len(neighbours) != 1 || neighbours[0].HardwareAddr.String() != "02:00:00:00:00:02" {
+		t.Errorf("neighbours %v", neighbours)
+	}
 	if err := update("02:00:00:00:00:99"); status.Code(err) != codes.NotFound {
 		t.Errorf("an interface that is not there: %v", err)
 	}

@@ -108,6 +108,16 @@ func (p *process) wait(ctx context.Context) (int32, error) {
 	}
 }
 
+// ended says whether there is an exit code.
+func (p *process) ended() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
 // signal sends a signal; it is no error when the process has ended.
 func (p *process) signal(s syscall.Signal) error {
 	p.mu.Lock()
@@ -153,7 +163,7 @@ func (o *output) read(ctx context.Context, n int) ([]byte, error) {
 	if n > 0 {
 		return buf[:n], nil
 	}
-	return nil, ended(ctx, err)
+	return nil, endOf(ctx, err)
 }
 
 // input is the writing end of a standard stream.
@@ -182,7 +192,7 @@ func (i *input) write(ctx context.Context, p []byte) (int, error) {
 	defer func() { i.turn <- struct{}{} }()
 	defer interruptible(ctx, i.file.SetWriteDeadline)()
 	n, err := i.file.Write(p)
-	return n, ended(ctx, err)
+	return n, endOf(ctx, err)
 }
 
 // close lets the process see the end of its input.
@@ -204,7 +214,7 @@ func interruptible(ctx context.Context, setDeadline func(time.Time) error) (done
 	}
 }
 
-func ended(ctx context.Context, err error) error {
+func endOf(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return ctx.Err()

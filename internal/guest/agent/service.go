@@ -28,7 +28,7 @@ type ImageStore interface {
 	Unmount(bundle string) error
 }
 
-// Config is what the agent works with. All fields but the last three are needed.
+// Config is what the agent works with. All fields but the last four are needed.
 type Config struct {
 	Gate    *Gate
 	Images  ImageStore
@@ -40,6 +40,9 @@ type Config struct {
 	Unsealer Unsealer
 	// Dir holds containers and volumes; "" is /run/kata-containers, where hosts expect it. It is in the guest's memory.
 	Dir string
+	// Groups is the directory of the control groups (cgroup v2) that the runtime makes for containers, by their ids; "" is
+	// /sys/fs/cgroup/nacre.
+	Groups string
 	// Resolver is the file from which the guest itself learns its name servers; "" is /run/resolv.conf.
 	Resolver string
 }
@@ -62,6 +65,9 @@ type Agent struct {
 func New(cfg Config) *Agent {
 	if cfg.Dir == "" {
 		cfg.Dir = "/run/kata-containers"
+	}
+	if cfg.Groups == "" {
+		cfg.Groups = "/sys/fs/cgroup" + containersGroup
 	}
 	if cfg.Resolver == "" {
 		cfg.Resolver = "/run/resolv.conf"
@@ -141,7 +147,7 @@ func (h health) Version(context.Context, *agent.CheckRequest) (*agent.VersionChe
 	return &agent.VersionCheckResponse{GrpcVersion: protocolVersion, AgentVersion: h.version}, nil
 }
 
-// GetGuestDetails says what this agent can do.
+// GetGuestDetails says what this agent can do. Memory is not plugged in while a guest runs, so its blocks have no size.
 func (a *Agent) GetGuestDetails(context.Context, *agent.GuestDetailsRequest) (*agent.GuestDetailsResponse, error) {
 	return &agent.GuestDetailsResponse{AgentDetails: &agent.AgentDetails{
 		Version: a.Version, InitDaemon: true, SupportsSeccomp: true,

@@ -14,117 +14,83 @@ import (
 
 // unimplemented answers the requests of the protocol that this guest has no use for: no hot-plug, no shared file
 // system, no replaceable policy, no packet filter, no clock or entropy from the host. They pass the gate like any
-// other.
+// other, and say why.
 type unimplemented struct{}
 
-func no(method string) error {
-	return status.Errorf(codes.Unimplemented, "%s is not implemented by this guest", method)
-}
-
-func (unimplemented) UpdateContainer(context.Context, *agent.UpdateContainerRequest) (*emptypb.Empty, error) {
-	return nil, no("UpdateContainer")
+func no(method, why string) error {
+	return status.Errorf(codes.Unimplemented, "%s is not implemented by this guest: %s", method, why)
 }
 
 func (unimplemented) UpdateEphemeralMounts(
 	context.Context, *agent.UpdateEphemeralMountsRequest,
 ) (*emptypb.Empty, error) {
-	return nil, no("UpdateEphemeralMounts")
-}
-
-func (unimplemented) StatsContainer(
-	context.Context, *agent.StatsContainerRequest,
-) (*agent.StatsContainerResponse, error) {
-	return nil, no("StatsContainer")
-}
-
-func (unimplemented) PauseContainer(context.Context, *agent.PauseContainerRequest) (*emptypb.Empty, error) {
-	return nil, no("PauseContainer")
-}
-
-func (unimplemented) ResumeContainer(context.Context, *agent.ResumeContainerRequest) (*emptypb.Empty, error) {
-	return nil, no("ResumeContainer")
+	return nil, no("UpdateEphemeralMounts", "a tmpfs keeps the size that it was made with")
 }
 
 func (unimplemented) RemoveStaleVirtiofsShareMounts(
 	context.Context, *agent.RemoveStaleVirtiofsShareMountsRequest,
 ) (*emptypb.Empty, error) {
-	return nil, no("RemoveStaleVirtiofsShareMounts")
+	return nil, no("RemoveStaleVirtiofsShareMounts", "there is no file system that the host shares")
 }
 
 func (unimplemented) GetDiagnosticData(
 	context.Context, *agent.GetDiagnosticDataRequest,
 ) (*agent.GetDiagnosticDataResponse, error) {
-	return nil, no("GetDiagnosticData")
+	return nil, no("GetDiagnosticData", "diagnoses are not made for the host")
 }
 
 func (unimplemented) TtyWinResize(context.Context, *agent.TtyWinResizeRequest) (*emptypb.Empty, error) {
-	return nil, no("TtyWinResize")
-}
-
-func (unimplemented) ListInterfaces(context.Context, *agent.ListInterfacesRequest) (*agent.Interfaces, error) {
-	return nil, no("ListInterfaces")
-}
-
-func (unimplemented) ListRoutes(context.Context, *agent.ListRoutesRequest) (*agent.Routes, error) {
-	return nil, no("ListRoutes")
-}
-
-func (unimplemented) AddARPNeighbors(context.Context, *agent.AddARPNeighborsRequest) (*emptypb.Empty, error) {
-	return nil, no("AddARPNeighbors")
+	return nil, no("TtyWinResize", "there are no terminals")
 }
 
 func (unimplemented) GetIPTables(context.Context, *agent.GetIPTablesRequest) (*agent.GetIPTablesResponse, error) {
-	return nil, no("GetIPTables")
+	return nil, no("GetIPTables", "the guest has no packet filter")
 }
 
 func (unimplemented) SetIPTables(context.Context, *agent.SetIPTablesRequest) (*agent.SetIPTablesResponse, error) {
-	return nil, no("SetIPTables")
+	return nil, no("SetIPTables", "the guest has no packet filter")
 }
 
 func (unimplemented) MemAgentMemcgSet(context.Context, *agent.MemAgentMemcgConfig) (*emptypb.Empty, error) {
-	return nil, no("MemAgentMemcgSet")
+	return nil, no("MemAgentMemcgSet", "the guest does not reclaim memory for the host")
 }
 
 func (unimplemented) MemAgentCompactSet(context.Context, *agent.MemAgentCompactConfig) (*emptypb.Empty, error) {
-	return nil, no("MemAgentCompactSet")
+	return nil, no("MemAgentCompactSet", "the guest does not compact memory for the host")
 }
 
 func (unimplemented) OnlineCPUMem(context.Context, *agent.OnlineCPUMemRequest) (*emptypb.Empty, error) {
-	return nil, no("OnlineCPUMem")
+	return nil, no("OnlineCPUMem", "processors and memory are measured at boot, none are plugged in later")
 }
 
 func (unimplemented) ReseedRandomDev(context.Context, *agent.ReseedRandomDevRequest) (*emptypb.Empty, error) {
-	return nil, no("ReseedRandomDev")
+	return nil, no("ReseedRandomDev", "the guest takes no entropy from its host")
 }
 
 func (unimplemented) MemHotplugByProbe(context.Context, *agent.MemHotplugByProbeRequest) (*emptypb.Empty, error) {
-	return nil, no("MemHotplugByProbe")
+	return nil, no("MemHotplugByProbe", "memory is measured at boot, none is plugged in later")
 }
 
 func (unimplemented) SetGuestDateTime(context.Context, *agent.SetGuestDateTimeRequest) (*emptypb.Empty, error) {
-	return nil, no("SetGuestDateTime")
+	return nil, no("SetGuestDateTime", "the guest takes no time from its host")
 }
 
 func (unimplemented) GetOOMEvent(context.Context, *agent.GetOOMEventRequest) (*agent.OOMEvent, error) {
-	return nil, no("GetOOMEvent")
+	return nil, no("GetOOMEvent", "there are no events")
 }
 
 func (unimplemented) AddSwap(context.Context, *agent.AddSwapRequest) (*emptypb.Empty, error) {
-	return nil, no("AddSwap")
+	return nil, no("AddSwap", "memory of the guest must not reach a disk")
 }
 
 func (unimplemented) AddSwapPath(context.Context, *agent.AddSwapPathRequest) (*emptypb.Empty, error) {
-	return nil, no("AddSwapPath")
-}
-
-func (unimplemented) GetVolumeStats(context.Context, *agent.VolumeStatsRequest) (*agent.VolumeStatsResponse, error) {
-	return nil, no("GetVolumeStats")
+	return nil, no("AddSwapPath", "memory of the guest must not reach a disk")
 }
 
 func (unimplemented) ResizeVolume(context.Context, *agent.ResizeVolumeRequest) (*emptypb.Empty, error) {
-	return nil, no("ResizeVolume")
+	return nil, no("ResizeVolume", "volumes are in memory and keep the size that they were made with")
 }
 
 func (unimplemented) SetPolicy(context.Context, *agent.SetPolicyRequest) (*emptypb.Empty, error) {
-	return nil, no("SetPolicy")
+	return nil, no("SetPolicy", "the policy is part of what was measured and cannot be replaced")
 }
