@@ -16,7 +16,8 @@ import (
 // MaxConfig caps a configuration file, in bytes.
 const MaxConfig = 1 << 20
 
-// Setting is a setting of this trustee: a flag's name, and its value (string, bool, int64 or []string).
+// Setting is a setting of this trustee: a flag's name, and its value (string, bool, int64, []string or
+// []IdentityProvider).
 type Setting struct {
 	Name  string
 	Value any
@@ -61,17 +62,25 @@ func Convert(text []byte, accept []string) (*Conversion, error) {
 	if len(c.unsafe.Keys) > 0 {
 		return nil, c.unsafe
 	}
+	if len(c.providers) > 0 {
+		for i := range c.providers {
+			c.providers[i].Roles = c.roles
+		}
+		c.set("admin-identity-provider", c.providers)
+	}
 	slices.SortFunc(c.out.Settings, func(a, b Setting) int { return strings.Compare(a.Name, b.Name) })
 	return &c.out, nil
 }
 
 // converter walks a configuration.
 type converter struct {
-	accept []string
-	known  map[string]bool // accepted keys that were met
-	out    Conversion
-	unsafe *UnsafeError
-	err    error
+	accept    []string
+	known     map[string]bool // accepted keys that were met
+	out       Conversion
+	providers []IdentityProvider
+	roles     []string // of administrators
+	unsafe    *UnsafeError
+	err       error
 }
 
 // keyed is what becomes of a key.
@@ -394,51 +403,80 @@ func adminKey(c *converter, key, value string) {
 	c.warn(key, "must be an Ed25519 public key in PEM here")
 }
 
+// IdentityProvider is an identity provider of administrators' tokens, as a table of the configuration.
+type IdentityProvider struct {
+	Name              string   `toml:"name"`
+	PublicKey         string   `toml:"public-key,omitempty"`
+	JWKSet            string   `toml:"jwk-set,omitempty"`
+	Issuer            string   `toml:"issuer,omitempty"`
+	Audience          string   `toml:"audience,omitempty"`
+	Roles             []string `toml:"roles,omitempty"`
+	UnsafeAnyLifetime bool     `toml:"unsafe-any-lifetime,omitempty"`
+}
+
+// identityProviders converts those whose keys are in files. That their tokens may live as long as they say has to be
+// accepted by name; else they are converted without.
 func identityProviders(c *converter, key string, value any) {
 	list, ok := tables(value)
 	if !ok {
 		c.fail(key, value, "a list of tables")
 		return
 	}
-	audience := ""
-	for i, provider := range list {
+	anyLifetime := slices.Contains(c.accept, key)
+	c.known[key] = anyLifetime
+	for i, from := range list {
 		here := fmt.Sprintf("%s[%d].", key, i)
-		for _, name := range slices.Sorted(maps.Keys(provider)) {
-			text, ok := provider[name].(string)
+		p := IdentityProvider{Name: fmt.Sprintf("provider-%d", i+1), UnsafeAnyLifetime: anyLifetime}
+		for _, name := range slices.Sorted(maps.Keys(from)) {
+			text, ok := from[name].(string)
 			if !ok {
-				c.fail(here+name, provider[name], "a text")
+				c.fail(here+name, from[name], "a text")
 				return
 			}
 			switch name {
-			case "public_key_uri":
-				adminKey(c, here+name, text)
-			case "audience":
-				if audience != "" && audience != text {
-					c.warn(here+name, "differs from that of another provider; here there is one audience, the first")
-					continue
+			case "public_key_uri", "jwk_set_uri":
+				path, ok := file(text)
+				switch {
+				case !ok:
+					c.warn(here+name, "is fetched from the network; here keys are in files: save it and name the file in the "+
+						"provider's public-key or jwk-set")
+				case name == "jwk_set_uri":
+					p.JWKSet = path
+				default:
+					p.PublicKey = path
 				}
-				audience = text
-				c.set("admin-audience", text)
-			case "jwk_set_uri":
-				c.warn(here+name, "has no counterpart: name each public key's file with --admin-public-key")
+			case "audience":
+				p.Audience = text
 			case "issuer":
-				c.warn(here+name, "has no counterpart: the key says who issued a token")
+				p.Issuer = text
 			default:
 				c.warn(here+name, "is not a key of the KBS that is known here; it is left out")
 			}
 		}
+		if p.PublicKey == "" && p.JWKSet == "" {
+			c.warn(fmt.Sprintf("%s[%d]", key, i), "has no key in a file, so it is left out")
+			continue
+		}
+		c.providers = append(c.providers, p)
 	}
-	c.warn(key, "gives tokens of any life; here they may live for 5 minutes (--admin-longest-lifetime) and need iat")
+	if !anyLifetime && len(c.providers) > 0 {
+		c.warn(key, "gives tokens of any life; here they may live for 5 minutes (admin-longest-lifetime) and need iat, "+
+			"unless the provider has unsafe-any-lifetime: convert with --unsafe-accept "+key)
+	}
 }
 
 // everything are the access rules that allow all.
 var everything = []string{"^/kbs/.*$", "^/kbs/v0/.*$", "^/kbs.*$"}
 
-// acls converts access rules. An administrator may do everything here, so one who might not needs to be accepted.
+// acls converts access rules: which roles identity providers' tokens may have. An administrator may do everything here,
+// so one who might not needs to be accepted.
 func acls(c *converter, key string, value any) {
 	list, ok := tables(value)
 	if !ok {
 		c.fail(key, value, "a list of tables")
+		return
+	}
+	if len(list) == 0 && !c.dangerous(key, "nobody may do anything; here the role admin may") {
 		return
 	}
 	for i, rule := range list {
@@ -448,8 +486,15 @@ func acls(c *converter, key string, value any) {
 			!c.dangerous(key, "a role may not do everything; here each administrator may") {
 			return
 		}
-		if role != "admin" {
-			c.warn(fmt.Sprintf("%s[%d].role", key, i), "is not admin, which is the one role that tokens have here")
+		if role == "" {
+			c.fail(fmt.Sprintf("%s[%d].role", key, i), rule["role"], "a text")
+			return
+		}
+		if role != "admin" && len(c.providers) == 0 { // providers' keys come before these
+			c.warn(fmt.Sprintf("%s[%d].role", key, i), "is not admin, which is the one role that an owner's tokens have here")
+		}
+		if !slices.Contains(c.roles, role) {
+			c.roles = append(c.roles, role)
 		}
 	}
 }
@@ -483,11 +528,11 @@ func (c *Conversion) Format() ([]byte, error) {
 		fmt.Fprintf(&out, "# %s\n", w)
 	}
 	for _, s := range c.Settings {
-		line, err := toml.Marshal(map[string]any{s.Name: s.Value})
+		// Tables inline, so that settings may follow them.
+		err := toml.NewEncoder(&out).SetTablesInline(true).Encode(map[string]any{s.Name: s.Value})
 		if err != nil {
 			return nil, fmt.Errorf("write the setting %s: %w", s.Name, err)
 		}
-		out.Write(line)
 	}
 	return []byte(out.String()), nil
 }
