@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +28,19 @@ import (
 //go:embed agent_policy.rego
 var rules string
 
-const annotationImage = "io.kubernetes.cri.image-name"
+const (
+	annotationImage = "io.kubernetes.cri.image-name"
+	annotationName  = "io.kubernetes.cri.container-name"
+	annotationArgs  = "io.nacre.image.args"
+	annotationUser  = "io.nacre.image.user"
+)
+
+// standardMounts are what every container has, by destination, with the types in which hosts ask for them. The guest mounts its own there,
+// so the policy says nothing of them; agent_policy.rego has the same list.
+var standardMounts = map[string][]string{
+	"/proc": {"proc"}, "/dev": {"tmpfs"}, "/dev/pts": {"devpts"}, "/dev/mqueue": {"mqueue"}, "/dev/shm": {"bind", "tmpfs"},
+	"/sys": {"sysfs"}, "/sys/fs/cgroup": {"cgroup"}, "/etc/resolv.conf": {"bind"}, "/etc/hosts": {"bind"}, "/etc/hostname": {"bind"},
+}
 
 // driverImage is the storage that stands for the container's image; its mount point has the container's id.
 const driverImage = "image_guest_pull"
@@ -44,6 +57,9 @@ type Pod struct {
 	AllowLogs bool
 	// AllowExec lets the host start programs in containers, and thereby read everything in them.
 	AllowExec bool
+	// Kubelet is what a kubelet adds to the requests of containers, by the container's name. Where there is any, files are taken as a
+	// kubelet's host copies them, too.
+	Kubelet map[string]Kubelet
 }
 
 // The data of a policy, in the shape in which Kata's generator writes it: the parts of a request that are compared.
@@ -52,17 +68,22 @@ type (
 		AllowExec  bool        `json:"allow_exec"`
 		AllowLogs  bool        `json:"allow_logs"`
 		Containers []container `json:"containers"`
-		Files      []file      `json:"files,omitempty"`
+		Files      []file      `json:"files"`
+		// KubeletVolumes and KubeletFiles are patterns of paths: the directories and links of volumes, and files of any content.
+		KubeletVolumes []string `json:"kubelet_volumes"`
+		KubeletFiles   []string `json:"kubelet_files"`
 	}
 	container struct {
+		Name     string    `json:"name,omitempty"`
 		OCI      spec      `json:"OCI"`
 		Storages []storage `json:"storages,omitzero"` // absent where only the image is named
+		kubernetes
 	}
 	spec struct {
 		Annotations map[string]string
 		Process     *process `json:",omitempty"`
 		Root        *root    `json:",omitempty"`
-		Mounts      []mount  `json:",omitempty"`
+		Mounts      []mount  `json:",omitzero"`
 	}
 	process struct {
 		Args, Env       []string
@@ -85,14 +106,17 @@ type (
 	}
 	root  struct{ Readonly bool }
 	mount struct {
-		Destination string   `json:"destination"`
-		Source      string   `json:"source"`
-		Type        string   `json:"type"`
-		Options     []string `json:"options"`
+		Destination   string   `json:"destination"`
+		Source        string   `json:"source"`
+		SourcePattern string   `json:"source_pattern,omitempty"`
+		Type          string   `json:"type"`
+		Options       []string `json:"options"`
+		Optional      bool     `json:"optional,omitempty"`
 	}
 	// file is a file or directory that the host copies, whole, with its content's SHA-256 in hex.
 	file struct {
 		Path     string `json:"path"`
+		Pattern  string `json:"path_pattern,omitempty"`
 		Type     string `json:"file_type"`
 		FileMode uint32 `json:"file_mode"`
 		DirMode  uint32 `json:"dir_mode"`
@@ -114,7 +138,8 @@ type (
 
 // Rego returns the policy's text.
 func (p Pod) Rego() (string, error) {
-	d := data{AllowExec: p.AllowExec, AllowLogs: p.AllowLogs, Containers: []container{}}
+	d := data{AllowExec: p.AllowExec, AllowLogs: p.AllowLogs, Containers: []container{}, Files: []file{},
+		KubeletVolumes: []string{}, KubeletFiles: []string{}}
 	for _, r := range p.Files {
 		f, err := copied(r)
 		if err != nil {
@@ -126,7 +151,16 @@ func (p Pod) Rego() (string, error) {
 		if r.GetOCI().GetProcess() == nil || r.GetOCI().GetAnnotations()[annotationImage] == "" {
 			return "", errors.New("writing an agent policy: a request to create a container has no process or no image")
 		}
-		d.Containers = append(d.Containers, container{OCI: compared(r.GetOCI()), Storages: volumes(r.GetStorages())})
+		c := container{Name: r.GetOCI().GetAnnotations()[annotationName], OCI: compared(r.GetOCI()), Storages: volumes(r.GetStorages())}
+		if k, ok := p.Kubelet[c.Name]; ok {
+			if err := c.kubelet(k, p.Files); err != nil {
+				return "", fmt.Errorf("writing an agent policy: container %q: %w", c.Name, err)
+			}
+		}
+		d.Containers = append(d.Containers, c)
+	}
+	if len(p.Kubelet) > 0 {
+		d.kubelet()
 	}
 	for _, image := range p.Images {
 		if image == "" {
@@ -153,7 +187,7 @@ func copied(r *agent.CopyFileRequest) (file, error) {
 	}
 	digest := sha256.Sum256(r.GetData())
 	return file{
-		r.GetPath(), kind, r.GetFileMode(), r.GetDirMode(), r.GetUid(), r.GetGid(), r.GetFileSize(), hex.EncodeToString(digest[:]),
+		r.GetPath(), "", kind, r.GetFileMode(), r.GetDirMode(), r.GetUid(), r.GetGid(), r.GetFileSize(), hex.EncodeToString(digest[:]),
 	}, nil
 }
 
@@ -185,8 +219,13 @@ func compared(s *agent.Spec) spec {
 	for _, l := range p.GetRlimits() {
 		out.Process.Rlimits = append(out.Process.Rlimits, rlimit{l.GetType(), l.GetHard(), l.GetSoft()})
 	}
+	out.Mounts = []mount{}
 	for _, m := range s.GetMounts() {
-		out.Mounts = append(out.Mounts, mount{m.GetDestination(), m.GetSource(), m.GetType(), list(m.GetOptions())})
+		if kinds, ok := standardMounts[m.GetDestination()]; !ok || !slices.Contains(kinds, m.GetType()) {
+			out.Mounts = append(out.Mounts, mount{
+				Destination: m.GetDestination(), Source: m.GetSource(), Type: m.GetType(), Options: list(m.GetOptions()),
+			})
+		}
 	}
 	return out
 }

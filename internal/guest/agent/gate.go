@@ -203,7 +203,7 @@ func metadata(state map[string]any, value policy.Value) (map[string]any, error) 
 		return nil, errors.New("the answer is neither a boolean nor an object")
 	}
 	if allowed, ok := object["allowed"].(bool); !ok || !allowed {
-		return nil, errors.New("allowed is not true")
+		return nil, refusal(object["reasons"])
 	}
 	ops, ok := object["ops"].([]any)
 	if !ok && object["ops"] != nil {
@@ -222,6 +222,22 @@ func metadata(state map[string]any, value policy.Value) (map[string]any, error) 
 		return nil, fmt.Errorf("the state would have %d entries, at most %d are kept", n, maxStateKeys)
 	}
 	return state, nil
+}
+
+// refusal says why an answer does not allow: by its member "reasons", a list of texts that name fields, where it has one.
+func refusal(reasons any) error {
+	const most, longest = 8, 200
+	list, _ := reasons.([]any)
+	var texts []string
+	for _, reason := range list[:min(len(list), most)] {
+		if text, ok := reason.(string); ok {
+			texts = append(texts, strings.Trim(fmt.Sprintf("%.*q", longest, text), `"`)) // one line, whatever is in it
+		}
+	}
+	if len(texts) == 0 {
+		return errors.New("allowed is not true")
+	}
+	return errors.New(strings.Join(texts, "; "))
 }
 
 // applyOp does one operation of RFC 6902: add, replace or remove of an object's member.

@@ -23,8 +23,6 @@ WaitProcessRequest := true
 
 StatsContainerRequest := true
 
-RemoveContainerRequest := true
-
 DestroySandboxRequest := true
 
 CreateSandboxRequest if {
@@ -53,152 +51,500 @@ shared_memory(storage) if {
 
 ReadStreamRequest if policy_data.allow_logs
 
-ExecProcessRequest if policy_data.allow_exec
+ReadStreamRequest if execution_allowed
 
 WriteStreamRequest if policy_data.allow_exec
 
+WriteStreamRequest if execution_allowed
+
 CloseStdinRequest if policy_data.allow_exec
 
+CloseStdinRequest if execution_allowed
+
 TtyWinResizeRequest if policy_data.allow_exec
+
+# The process is one that an execution pattern of the owner allowed. Those of probes and hooks are no such: their exit codes count.
+execution_allowed if state[concat(" ", [input.container_id, input.exec_id])] == "exec"
+
+# Programs in containers: those of probes and hooks, and those that the owner's patterns name, each in its container alone and as its
+# container's user. What is known of containers is what this policy's own answers left.
+
+ExecProcessRequest if {
+	policy_data.allow_exec
+} else := {"allowed": true} if {
+	exec_argv in execution.argv
+	count(exec_faults) == 0
+} else := {"allowed": true, "ops": [op]} if {
+	some pattern in execution.patterns
+	regex.match(pattern, concat("\u0000", exec_argv))
+	every word in exec_argv {
+		not contains(word, "\u0000")
+	}
+	count(exec_faults) == 0
+	op := {"op": "add", "path": sprintf("/pstate/%s %s", [input.container_id, input.exec_id]), "value": "exec"}
+} else := {"allowed": false, "reasons": exec_reasons}
+
+running := element(policy_data.containers, state[input.container_id])
+
+execution := running.exec
+
+# What earlier answers left: for the id of a container its place in policy_data, and which programs the owner's patterns let run.
+default state := {}
+
+state := data.pstate
+
+# Functions say nothing of their arguments' types, so that what one policy's data lacks is undefined and no mistake.
+element(list, i) := list[i]
+
+containers := untyped(policy_data.containers)
+
+files := untyped(policy_data.files)
+
+untyped(value) := value
+
+exec_argv := input.process.Args
+
+exec_fields := ["exec_id", "string_user", "process.Terminal", "process.Env", "process.Cwd", "process.User", "process.Capabilities"]
+
+exec_faults := [field | some field in exec_fields; not exec_matches(field)]
+
+exec_matches("exec_id") if identifier(input.exec_id)
+
+exec_matches("string_user") if input.string_user == null
+
+exec_matches("process.Terminal") if input.process.Terminal == false
+
+exec_matches("process.Env") if env_matches(running, input.process.Env)
+
+exec_matches("process.Cwd") if cwd_matches(running, input.process.Cwd)
+
+exec_matches("process.User") if same_user(execution.user, input.process.User)
+
+exec_matches("process.Capabilities") if {
+	capability_sets(input.process.Capabilities) == capability_sets(running.OCI.Process.Capabilities)
+}
+
+exec_reasons := ["container_id is none of this policy's containers that allows commands"] if {
+	not execution
+} else := [sprintf("%s is not what the policy has", [field]) | some field in exec_faults] if {
+	count(exec_faults) > 0
+} else := ["process.Args is no command of a probe, a hook or --allow exec"]
 
 # Files that the host copies: only those that policy_data names, whole, and with the content that it has. The guest keeps them
 # below one directory whatever their path.
 
 CopyFileRequest if {
-	some file in object.get(policy_data, "files", [])
-	input.path == file.path
+	some file in files
 	input.file_type == file.file_type
-	input.file_mode == file.file_mode
-	input.dir_mode == file.dir_mode
-	input.uid == file.uid
-	input.gid == file.gid
+	copied_to(file)
+	count([field | some field in file_fields; not same_in_file(field, file)]) == 0
 	input.offset == 0
-	input.file_size == file.file_size
-	input.data_sha256 == file.data_sha256
+} else if {
+	kubelet_file
+} else := {"allowed": false, "reasons": copy_reasons}
+
+file_fields := ["file_mode", "dir_mode", "uid", "gid", "file_size", "data_sha256"]
+
+same_in_file(field, file) if input[field] == file[field]
+
+same_in_file("dir_mode", file) if {
+	input.path != file.path # in a kubelet's volume; 0750, 0755
+	input.dir_mode in {488, 493}
 }
 
-# Containers: only those that policy_data names.
+copied_to(file) if input.path == file.path
 
-CreateContainerRequest if {
-	count(input.devices) == 0
-	count(input.shared_mounts) == 0
-	input.sandbox_pidns == false
-	some container in policy_data.containers
-	image_matches(container)
-	process_matches(container)
-	storages_match(container)
-	mounts_match(container)
+# A host that hands on a kubelet's volume names the directory after the container, and keeps the files behind two links.
+copied_to(file) if regex.match(file.path_pattern, input.path)
+
+# The directories and links of a kubelet's volumes, and the files that the guest makes anew or that are the cluster's.
+kubelet_file if {
+	some volume in policy_data.kubelet_volumes
+	regex.match(volume, input.path)
+	input.offset == 0
+	kubelet_entry
 }
 
-# The image is pulled in the guest, by the name that the policy has; what else is mounted is memory of the guest.
-image_matches(container) if {
-	reference := container.OCI.Annotations["io.kubernetes.cri.image-name"]
-	images := [storage.source | some storage in input.storages; storage.driver == "image_guest_pull"]
-	images == [reference]
+kubelet_file if {
+	input.file_type == "Regular"
+	some pattern in policy_data.kubelet_files
+	regex.match(pattern, input.path)
+}
+
+kubelet_entry if input.file_type == "Directory"
+
+kubelet_entry if {
+	input.file_type == "Symlink"
+	regex.match(`^\.\.(data(/[A-Za-z0-9_.-]+)+|[0-9][0-9_.]*)$`, input.symlink_target)
+	not contains(input.symlink_target, "/..")
+}
+
+copy_reasons := [sprintf("%s is not what the policy has of %s", [field, file.path]) |
+	some file in files
+	copied_to(file)
+	some field in array.concat(["file_type"], file_fields)
+	not same_in_file(field, file)
+] if {
+	some file in files
+	copied_to(file)
+} else := ["path is none that the policy has"]
+
+# Containers: only those that policy_data names. Every field below is compared by a rule that must hold; what no rule can tell is a
+# difference. The state keeps which container an id stands for.
+
+CreateContainerRequest := {"allowed": true, "ops": [op]} if {
+	every field in request_fields {
+		request_matches(field)
+	}
+	index := min({i | some i, container in containers; container_matches(container)})
+	op := {"op": "add", "path": concat("/", ["/pstate", input.container_id]), "value": index}
+	object.get(state, input.container_id, index) == index
+} else := {"allowed": false, "reasons": array.concat(request_reasons, container_reasons)}
+
+RemoveContainerRequest := {"allowed": true, "ops": ops} if {
+	of_container := sprintf("%s ", [input.container_id])
+	known := [{"op": "remove", "path": concat("/", ["/pstate", key])} |
+		some key, _ in state
+		known_as(key, of_container)
+	]
+	ops := array.slice(known, 0, 64) # as many as the guest does at once; what is left is of no container
+}
+
+known_as(key, _) if key == input.container_id
+
+known_as(key, of_container) if startswith(key, of_container)
+
+identifier(id) if regex.match(`^[A-Za-z0-9_.-]*$`, id)
+
+request_fields := [
+	"container_id",
+	"devices",
+	"shared_mounts",
+	"sandbox_pidns",
+	"string_user",
+	"storages.driver",
+	"OCI.Hooks",
+	"OCI.Linux.Devices",
+	"OCI.Linux.Sysctl",
+	"OCI.Linux.Namespaces",
+	"OCI.Linux.UIDMappings",
+]
+
+request_matches("container_id") if identifier(input.container_id)
+
+request_matches("devices") if input.devices == []
+
+request_matches("shared_mounts") if input.shared_mounts == []
+
+request_matches("sandbox_pidns") if input.sandbox_pidns == false
+
+request_matches("string_user") if input.string_user == null
+
+# Memory of the guest, and the image, which is pulled in it.
+request_matches("storages.driver") if {
 	every storage in input.storages {
 		storage.driver in {"image_guest_pull", "ephemeral"}
 	}
 }
 
-# A container of which only the image is named may run anything that is in it.
-process_matches(container) if not container.OCI.Process
+request_matches("OCI.Hooks") if input.OCI.Hooks == null
 
-process_matches(container) if {
-	want := container.OCI.Process
-	got := input.OCI.Process
-	got.Args == want.Args
-	got.Cwd == want.Cwd
-	got.User.UID == want.User.UID
-	got.User.GID == want.User.GID
-	got.User.AdditionalGids == want.User.AdditionalGids
-	got.User.Username == ""
-	got.Terminal == false
-	got.NoNewPrivileges == want.NoNewPrivileges
-	input.OCI.Root.Readonly == container.OCI.Root.Readonly
-	every variable in got.Env {
-		env_allowed(variable, want.Env)
+request_matches("OCI.Hooks") if {
+	every _, hooks in input.OCI.Hooks {
+		hooks == []
 	}
-	every variable in want.Env {
-		variable in got.Env
+}
+
+request_matches("OCI.Linux.Devices") if input.OCI.Linux.Devices == []
+
+request_matches("OCI.Linux.Sysctl") if input.OCI.Linux.Sysctl == {}
+
+request_matches("OCI.Linux.Namespaces") if {
+	every namespace in input.OCI.Linux.Namespaces {
+		namespace.Path == ""
 	}
-	got.Rlimits == want.Rlimits
-	got.OOMScoreAdj == want.OOMScoreAdj
-	capability_sets(got.Capabilities) == capability_sets(want.Capabilities)
-	image_decides(input.OCI.Annotations) == image_decides(container.OCI.Annotations)
+}
+
+request_matches("OCI.Linux.UIDMappings") if {
+	input.OCI.Linux.UIDMappings == []
+	input.OCI.Linux.GIDMappings == []
+}
+
+container_fields := [
+	"image",
+	"OCI.Process.Args",
+	"OCI.Process.Env",
+	"OCI.Process.Cwd",
+	"OCI.Process.User",
+	"OCI.Process.Terminal",
+	"OCI.Process.NoNewPrivileges",
+	"OCI.Process.Capabilities",
+	"OCI.Process.Rlimits",
+	"OCI.Process.OOMScoreAdj",
+	"OCI.Root.Readonly",
+	"OCI.Mounts",
+	"storages",
+]
+
+container_matches(container) if {
+	every field in container_fields {
+		matches(field, container)
+	}
+}
+
+# The image is pulled in the guest, by the name that the policy has, or by the same with its registry written out.
+matches("image", container) if {
+	images := [storage.source | some storage in input.storages; storage.driver == "image_guest_pull"]
+	count(images) == 1
+	named(container, images[0])
+}
+
+named(container, reference) if reference == container.OCI.Annotations["io.kubernetes.cri.image-name"]
+
+named(container, reference) if reference in container.references
+
+# A container of which only the image is named may run anything that is in it.
+matches(field, container) if {
+	field != "image"
+	not container.OCI.Process
+}
+
+# The arguments as the manifest has them, the entry point being left to the guest, or all of them.
+matches("OCI.Process.Args", container) if {
+	argv_matches(container.OCI.Process.Args, object.get(container, "args_patterns", {}), input.OCI.Process.Args)
+	image_decides("io.nacre.image.args", input.OCI) == image_decides("io.nacre.image.args", container.OCI)
+}
+
+matches("OCI.Process.Args", container) if {
+	argv_matches(container.image.Args, object.get(container.image, "args_patterns", {}), input.OCI.Process.Args)
+	image_decides("io.nacre.image.args", input.OCI) == ""
+}
+
+argv_matches(want, _, got) if got == want
+
+argv_matches(want, patterns, got) if {
+	count(patterns) > 0
+	count(got) == count(want)
+	every i, word in got {
+		word_matches(word, want[i], object.get(patterns, format_int(i, 10), null))
+	}
+}
+
+word_matches(word, want, null) if word == want
+
+word_matches(word, _, pattern) if {
+	pattern != null
+	regex.match(pattern, word)
+}
+
+matches("OCI.Process.Env", container) if env_matches(container, input.OCI.Process.Env)
+
+# All that the owner sets, and else only what the image sets, or what a kubelet adds under names that neither uses.
+env_matches(container, variables) if {
+	got := {variable | some variable in variables}
+	want := {variable | some variable in container.OCI.Process.Env}
+	count(want - got) == 0
+	every variable in got - want {
+		env_allowed(variable, container)
+	}
+	every pattern in object.get(container, "env_patterns", {}) {
+		some variable in got
+		regex.match(pattern, variable)
+	}
+}
+
+env_allowed(variable, container) if variable in container.image.Env
+
+env_allowed(variable, container) if {
+	regex.match(`^HOSTNAME=[a-z0-9.-]*$`, variable)
+	not env_owned("HOSTNAME", container)
+}
+
+env_allowed(variable, container) if {
+	name := split(variable, "=")[0]
+	regex.match(container.env_patterns[name], variable)
+}
+
+env_allowed(variable, container) if {
+	some pattern in container.env_services
+	regex.match(pattern, variable)
+	not env_owned(split(variable, "=")[0], container)
+}
+
+env_owned(name, container) if {
+	some variable in array.concat(container.OCI.Process.Env, object.get(object.get(container, "image", {}), "Env", []))
+	startswith(variable, concat("", [name, "="]))
+}
+
+env_owned(name, container) if container.env_patterns[name]
+
+matches("OCI.Process.Cwd", container) if cwd_matches(container, input.OCI.Process.Cwd)
+
+cwd_matches(container, cwd) if cwd == container.OCI.Process.Cwd
+
+cwd_matches(container, cwd) if {
+	container.OCI.Process.Cwd == ""
+	cwd == container.image.Cwd
+}
+
+matches("OCI.Process.User", container) if {
+	same_user(container.OCI.Process.User, input.OCI.Process.User)
+	image_decides("io.nacre.image.user", input.OCI) == image_decides("io.nacre.image.user", container.OCI)
+}
+
+matches("OCI.Process.User", container) if {
+	same_user(container.image.User, input.OCI.Process.User)
+	image_decides("io.nacre.image.user", input.OCI) == ""
+}
+
+# Newer runtimes repeat the group among the others.
+same_user(want, got) if {
+	got.UID == want.UID
+	got.GID == want.GID
+	got.Username == ""
+	{g | some g in got.AdditionalGids} - {got.GID} == {g | some g in want.AdditionalGids} - {got.GID}
+}
+
+matches("OCI.Process.Terminal", container) if {
+	container.OCI.Process
+	input.OCI.Process.Terminal == false
+}
+
+matches("OCI.Process.NoNewPrivileges", container) if {
+	input.OCI.Process.NoNewPrivileges == container.OCI.Process.NoNewPrivileges
 }
 
 # Fewer capabilities than the owner gives can make a program fail open, so none may be missing either.
+matches("OCI.Process.Capabilities", container) if {
+	capability_sets(input.OCI.Process.Capabilities) == capability_sets(container.OCI.Process.Capabilities)
+}
+
 capability_sets(null) := null
 
-capability_sets(capabilities) := {name: {c | some c in capabilities[name]} |
-	some name in ["Bounding", "Effective", "Inheritable", "Permitted", "Ambient"]
-} if {
+capability_sets(capabilities) := [{c | some c in capabilities.Bounding},
+	{c | some c in capabilities.Effective},
+	{c | some c in capabilities.Inheritable},
+	{c | some c in capabilities.Permitted},
+	{c | some c in capabilities.Ambient},
+] if {
 	capabilities != null
 }
 
-env_allowed(variable, want) if variable in want
+matches("OCI.Process.Rlimits", container) if input.OCI.Process.Rlimits == container.OCI.Process.Rlimits
 
-env_allowed(variable, _) if regex.match(`^HOSTNAME=[a-z0-9.-]*$`, variable)
+matches("OCI.Process.OOMScoreAdj", container) if {
+	not container.oom_score
+	input.OCI.Process.OOMScoreAdj == container.OCI.Process.OOMScoreAdj
+}
 
-# What a container leaves to its image: whether its arguments follow the entry point, and its user.
-image_decides(annotations) := [value |
-	some name in ["io.nacre.image.args", "io.nacre.image.user"]
-	value := object.get(annotations, name, "")
-]
+# A kubelet computes it from the node's memory, within the pod's class of service.
+matches("OCI.Process.OOMScoreAdj", container) if {
+	input.OCI.Process.OOMScoreAdj >= container.oom_score[0]
+	input.OCI.Process.OOMScoreAdj <= container.oom_score[1]
+}
 
-storages_match(container) if not container.OCI.Process
+matches("OCI.Process.OOMScoreAdj", container) if {
+	container.oom_score
+	input.OCI.Process.OOMScoreAdj == container.OCI.Process.OOMScoreAdj
+}
 
-# The volumes of the policy, made as it says. The image has its own rule.
-storages_match(container) if {
-	container.OCI.Process
-	made := {storage |
-		some asked in input.storages
-		asked.driver != "image_guest_pull"
-		storage := volume(asked)
+matches("OCI.Root.Readonly", container) if input.OCI.Root.Readonly == container.OCI.Root.Readonly
+
+# No mount more, which could hide what is in the image, and none less, by destination and what is mounted there. Where every container
+# has the same, the guest mounts its own whatever is asked.
+matches("OCI.Mounts", container) if {
+	want := container.OCI.Mounts
+	got := [mount | some mount in input.OCI.Mounts; not standard_mount(mount)]
+	every mount in got {
+		some allowed in want
+		same_mount(mount, allowed)
 	}
-	made == {storage | some storage in container.storages}
+	every mount in want {
+		made(mount, got)
+	}
+	count({mount.destination | some mount in got}) == count(got)
+}
+
+made(mount, _) if mount.optional
+
+made(mount, got) if {
+	some one in got
+	same_mount(one, mount)
+}
+
+standard_mounts := {
+	"/proc": {"proc"}, "/dev": {"tmpfs"}, "/dev/pts": {"devpts"}, "/dev/mqueue": {"mqueue"}, "/dev/shm": {"bind", "tmpfs"},
+	"/sys": {"sysfs"}, "/sys/fs/cgroup": {"cgroup"}, "/etc/resolv.conf": {"bind"}, "/etc/hosts": {"bind"}, "/etc/hostname": {"bind"},
+}
+
+# The owner's own mount at such a place is none of these.
+standard_mount(mount) if mount.type in standard_mounts[mount.destination]
+
+same_mount(got, want) if {
+	got.destination == want.destination
+	got.type == want.type
+	same_source(got.source, want)
+	mount_options(got.options) == mount_options(want.options)
+}
+
+same_source(source, want) if source == want.source
+
+same_source(source, want) if regex.match(want.source_pattern, source)
+
+# What the guest does anyway, and what only says that nothing else is asked.
+usual_options := {
+	"bind", "rbind", "private", "rprivate", "slave", "rslave", "rw", "nosuid", "nodev", "strictatime", "relatime",
+}
+
+mount_options(options) := {option | some option in options} - usual_options
+
+matches("storages", container) if {
+	made := {volume(storage) | some storage in input.storages; storage.driver != "image_guest_pull"}
+	made == {volume(storage) | some storage in container.storages}
 	every storage in input.storages {
 		storage.fs_group == null
 	}
 }
 
-volume(storage) := {
-	"driver": storage.driver,
-	"driver_options": storage.driver_options,
-	"source": storage.source,
-	"fstype": storage.fstype,
-	"mount_point": storage.mount_point,
-	"options": storage.options,
-}
+volume(storage) := [
+	storage.driver, storage.driver_options, storage.source, storage.fstype, storage.mount_point,
+	{option | some option in storage.options},
+]
 
-mounts_match(container) if not container.OCI.Process
+# What a container leaves to its image: whether its arguments follow the entry point, and its user.
+image_decides(name, oci) := object.get(oci.Annotations, name, "")
 
-# No mount more, which could hide what is in the image, and none less.
-mounts_match(container) if {
-	container.OCI.Process
-	want := object.get(container.OCI, "Mounts", [])
-	every mount in input.OCI.Mounts {
-		some allowed in want
-		same_mount(mount, allowed)
-	}
-	every mount in want {
-		some made in input.OCI.Mounts
-		same_mount(made, mount)
-	}
-}
+# Why a container is refused: the fields of the request, and those in which it differs from the container of its name, else from those of
+# its image.
 
-same_mount(a, b) if {
-	a.destination == b.destination
-	a.source == b.source
-	a.type == b.type
-	a.options == b.options
-}
+request_reasons := [sprintf("%s is not what the policy takes", [field]) | some field in request_fields; not request_matches(field)]
+
+container_reasons := ["OCI is missing"] if {
+	input.OCI == null
+} else := [sprintf("container %s: %s is not what the policy has", [object.get(container, "name", "?"), field]) |
+	some container in containers
+	container.name == input.OCI.Annotations["io.kubernetes.cri.container-name"]
+	some field in container_fields
+	not matches(field, container)
+] if {
+	some container in containers
+	container.name == input.OCI.Annotations["io.kubernetes.cri.container-name"]
+} else := [sprintf("container %s: %s is not what the policy has", [object.get(container, "name", "?"), field]) |
+	some container in containers
+	matches("image", container)
+	some field in container_fields
+	not matches(field, container)
+] if {
+	some container in containers
+	matches("image", container)
+} else := ["image is none that the policy has"]
 
 policy_data := {
   "allow_exec": false,
   "allow_logs": true,
   "containers": [
     {
+      "name": "main",
       "OCI": {
         "Annotations": {
           "io.kubernetes.cri.image-name": "registry.example/app@sha256:aa",
@@ -280,91 +626,6 @@ policy_data := {
         },
         "Mounts": [
           {
-            "destination": "/proc",
-            "source": "proc",
-            "type": "proc",
-            "options": [
-              "nosuid",
-              "noexec",
-              "nodev"
-            ]
-          },
-          {
-            "destination": "/dev",
-            "source": "tmpfs",
-            "type": "tmpfs",
-            "options": [
-              "nosuid",
-              "strictatime",
-              "mode=755",
-              "size=65536k"
-            ]
-          },
-          {
-            "destination": "/dev/pts",
-            "source": "devpts",
-            "type": "devpts",
-            "options": [
-              "nosuid",
-              "noexec",
-              "newinstance",
-              "ptmxmode=0666",
-              "mode=0620",
-              "gid=5"
-            ]
-          },
-          {
-            "destination": "/dev/mqueue",
-            "source": "mqueue",
-            "type": "mqueue",
-            "options": [
-              "nosuid",
-              "noexec",
-              "nodev"
-            ]
-          },
-          {
-            "destination": "/dev/shm",
-            "source": "/run/kata-containers/sandbox/shm",
-            "type": "bind",
-            "options": [
-              "rbind"
-            ]
-          },
-          {
-            "destination": "/sys",
-            "source": "sysfs",
-            "type": "sysfs",
-            "options": [
-              "nosuid",
-              "noexec",
-              "nodev",
-              "ro"
-            ]
-          },
-          {
-            "destination": "/sys/fs/cgroup",
-            "source": "cgroup",
-            "type": "cgroup",
-            "options": [
-              "nosuid",
-              "noexec",
-              "nodev",
-              "relatime",
-              "ro"
-            ]
-          },
-          {
-            "destination": "/etc/resolv.conf",
-            "source": "/run/kata-containers/sandbox/resolv.conf",
-            "type": "bind",
-            "options": [
-              "rbind",
-              "rprivate",
-              "ro"
-            ]
-          },
-          {
             "destination": "/scratch",
             "source": "/run/kata-containers/sandbox/ephemeral/scratch",
             "type": "bind",
@@ -392,6 +653,7 @@ policy_data := {
       ]
     },
     {
+      "name": "second",
       "OCI": {
         "Annotations": {
           "io.kubernetes.cri.image-name": "registry.example/other@sha256:bb"
@@ -466,93 +728,7 @@ policy_data := {
         "Root": {
           "Readonly": false
         },
-        "Mounts": [
-          {
-            "destination": "/proc",
-            "source": "proc",
-            "type": "proc",
-            "options": [
-              "nosuid",
-              "noexec",
-              "nodev"
-            ]
-          },
-          {
-            "destination": "/dev",
-            "source": "tmpfs",
-            "type": "tmpfs",
-            "options": [
-              "nosuid",
-              "strictatime",
-              "mode=755",
-              "size=65536k"
-            ]
-          },
-          {
-            "destination": "/dev/pts",
-            "source": "devpts",
-            "type": "devpts",
-            "options": [
-              "nosuid",
-              "noexec",
-              "newinstance",
-              "ptmxmode=0666",
-              "mode=0620",
-              "gid=5"
-            ]
-          },
-          {
-            "destination": "/dev/mqueue",
-            "source": "mqueue",
-            "type": "mqueue",
-            "options": [
-              "nosuid",
-              "noexec",
-              "nodev"
-            ]
-          },
-          {
-            "destination": "/dev/shm",
-            "source": "/run/kata-containers/sandbox/shm",
-            "type": "bind",
-            "options": [
-              "rbind"
-            ]
-          },
-          {
-            "destination": "/sys",
-            "source": "sysfs",
-            "type": "sysfs",
-            "options": [
-              "nosuid",
-              "noexec",
-              "nodev",
-              "ro"
-            ]
-          },
-          {
-            "destination": "/sys/fs/cgroup",
-            "source": "cgroup",
-            "type": "cgroup",
-            "options": [
-              "nosuid",
-              "noexec",
-              "nodev",
-              "relatime",
-              "ro"
-            ]
-          },
-          {
-            "destination": "/etc/resolv.conf",
-            "source": "/run/kata-containers/sandbox/resolv.conf",
-            "type": "bind",
-            "options": [
-              "rbind",
-              "rprivate",
-              "ro"
-            ]
-          }
-        ]
+        "Mounts": []
       },
       "storages": []
     },
@@ -563,5 +739,8 @@ policy_data := {
         }
       }
     }
-  ]
+  ],
+  "files": [],
+  "kubelet_volumes": [],
+  "kubelet_files": []
 }

@@ -66,7 +66,7 @@ func paths(text string) map[string]bool {
 // Manifest is a pod with the Secrets beside it.
 type Manifest struct {
 	*corev1.Pod
-	secrets secrets
+	secrets, configs values
 }
 
 // Parse reads the manifest of one Pod, in YAML or JSON, and of the Secrets that it uses: as documents of one text, or as the items of a
@@ -75,7 +75,7 @@ func Parse(text []byte) (*Manifest, error) {
 	if len(text) > MaxManifest {
 		return nil, fmt.Errorf("reading the pod: %d bytes, at most %d are read", len(text), MaxManifest)
 	}
-	m := &Manifest{secrets: secrets{}}
+	m := &Manifest{secrets: values{}}
 	for _, document := range documents(text) {
 		if err := m.add([]byte(document), true); err != nil {
 			return nil, err
@@ -113,7 +113,7 @@ func (m *Manifest) add(text []byte, list bool) error {
 		if err := yaml.UnmarshalStrict(text, secret); err != nil {
 			return fmt.Errorf("reading a secret: %w", err)
 		}
-		return m.secrets.add(secret)
+		return m.addSecret(secret)
 	case kind.APIVersion == "v1" && kind.Kind == "List" && list:
 		return m.addItems(text)
 	}
@@ -195,10 +195,15 @@ func Size(p *Manifest) (vcpus, memoryMiB int) {
 }
 
 func (m *Manifest) validate() error {
-	p := m.Pod
-	if err := unsupported(p); err != nil {
-		return err
+	if err := unsupported(m.Pod, func(pattern string) bool { return supported[pattern] || harmless[pattern] }); err != nil {
+		return fmt.Errorf("%w; remove these fields to run the pod here", err)
 	}
+	return m.check()
+}
+
+// check says what is wrong with the fields that are understood.
+func (m *Manifest) check() error {
+	p := m.Pod
 	var errs []error
 	if !name.MatchString(p.Name) {
 		errs = append(errs, fmt.Errorf("metadata.name %q is not a DNS label", p.Name))
@@ -219,8 +224,14 @@ func (m *Manifest) validate() error {
 		if !name.MatchString(v.Name) || slices.Contains(volumes, v.Name) {
 			errs = append(errs, fmt.Errorf("volume %q: must be a DNS label and the only one of its name", v.Name))
 		}
-		if (v.EmptyDir == nil) == (v.Secret == nil) {
-			errs = append(errs, fmt.Errorf("volume %q: only emptyDir and secret volumes can be mounted yet", v.Name))
+		kinds := 0
+		for _, given := range []bool{v.EmptyDir != nil, v.Secret != nil, v.ConfigMap != nil} {
+			if given {
+				kinds++
+			}
+		}
+		if kinds != 1 {
+			errs = append(errs, fmt.Errorf("volume %q: only emptyDir, secret and configMap volumes can be mounted yet", v.Name))
 		}
 		volumes = append(volumes, v.Name)
 	}
@@ -253,8 +264,8 @@ func (m *Manifest) validate() error {
 
 var name = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
-// unsupported names every field of the pod that would be dropped.
-func unsupported(p *corev1.Pod) error {
+// unsupported names every field of the pod that is not known.
+func unsupported(p *corev1.Pod, known func(pattern string) bool) error {
 	text, err := json.Marshal(p)
 	if err != nil {
 		return fmt.Errorf("examining its fields: %w", err)
@@ -267,7 +278,7 @@ func unsupported(p *corev1.Pod) error {
 	}
 	var found []string
 	leaves(tree, "", "", func(pattern, path string) {
-		if !supported[pattern] && !harmless[pattern] {
+		if !known(pattern) {
 			found = append(found, path)
 		}
 	})
@@ -275,7 +286,7 @@ func unsupported(p *corev1.Pod) error {
 		return nil
 	}
 	slices.Sort(found)
-	return fmt.Errorf("not supported yet: %s; remove these fields to run the pod here", strings.Join(found, ", "))
+	return fmt.Errorf("not supported yet: %s", strings.Join(found, ", "))
 }
 
 // leaves calls visit for every value and every empty object in tree, with its path and with the path's pattern, in which list

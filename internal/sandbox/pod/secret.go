@@ -36,53 +36,57 @@ const maxChunk = 1 << 20
 // secretKey is what keys of a Secret consist of; "..", and what begins so, is the kubelet's.
 var secretKey = regexp.MustCompile(`^[-._a-zA-Z0-9]{1,253}$`)
 
-// secrets are the Secrets beside a pod: their values, by name and key.
-type secrets map[string]map[string][]byte
+// values are those of the Secrets, or the ConfigMaps, beside a pod, by name and key.
+type values map[string]map[string][]byte
 
-func (s secrets) add(secret *corev1.Secret) error {
-	if !name.MatchString(secret.Name) && !subdomain.MatchString(secret.Name) {
-		return fmt.Errorf("secret %q: its name is not a DNS name", secret.Name)
+func (m *Manifest) addSecret(secret *corev1.Secret) error {
+	return m.secrets.add("secret", secret.Name, secret.Data, secret.StringData)
+}
+
+func (v values) add(kind, object string, binary map[string][]byte, text map[string]string) error {
+	if !name.MatchString(object) && !subdomain.MatchString(object) {
+		return fmt.Errorf("%s %q: its name is not a DNS name", kind, object)
 	}
-	if s[secret.Name] != nil {
-		return fmt.Errorf("secret %q is there twice", secret.Name)
+	if v[object] != nil {
+		return fmt.Errorf("%s %q is there twice", kind, object)
 	}
-	values := map[string][]byte{}
-	maps.Copy(values, secret.Data)
-	for key, value := range secret.StringData { // which wins, as in Kubernetes
-		values[key] = []byte(value)
+	all := map[string][]byte{}
+	maps.Copy(all, binary)
+	for key, value := range text { // which wins, as in Kubernetes
+		all[key] = []byte(value)
 	}
-	for key, value := range values {
+	for key, value := range all {
 		if !secretKey.MatchString(key) || key == "." || strings.HasPrefix(key, "..") {
-			return fmt.Errorf("secret %q: %q is not a key: want letters, digits, \"-\", \"_\" and \".\"", secret.Name, key)
+			return fmt.Errorf("%s %q: %q is not a key: want letters, digits, \"-\", \"_\" and \".\"", kind, object, key)
 		}
 		if len(value) > maxChunk {
-			return fmt.Errorf("secret %q: %s has %d bytes, more than %d", secret.Name, key, len(value), maxChunk)
+			return fmt.Errorf("%s %q: %s has %d bytes, more than %d", kind, object, key, len(value), maxChunk)
 		}
 	}
-	s[secret.Name] = values
+	v[object] = all
 	return nil
 }
 
 var subdomain = regexp.MustCompile(`^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$`)
 
-// find returns the values of a Secret; optional ones may be missing.
-func (s secrets) find(name string, optional *bool) (map[string][]byte, error) {
-	values, ok := s[name]
+// find returns the values of a Secret or a ConfigMap; optional ones may be missing.
+func (v values) find(kind, name string, optional *bool) (map[string][]byte, error) {
+	all, ok := v[name]
 	if !ok && (optional == nil || !*optional) {
-		return nil, fmt.Errorf("there is no Secret %q: give it in the same file as the pod, as another document", name)
+		return nil, fmt.Errorf("there is no %s %q: give it in the same file as the pod, as another document", kind, name)
 	}
-	return values, nil
+	return all, nil
 }
 
-// value returns one value of a Secret, and whether it is there.
-func (s secrets) value(name, key string, optional *bool) ([]byte, bool, error) {
-	values, err := s.find(name, optional)
+// value returns one value of a Secret or a ConfigMap, and whether it is there.
+func (v values) value(kind, name, key string, optional *bool) ([]byte, bool, error) {
+	all, err := v.find(kind, name, optional)
 	if err != nil {
 		return nil, false, err
 	}
-	value, ok := values[key]
+	value, ok := all[key]
 	if !ok && (optional == nil || !*optional) {
-		return nil, false, fmt.Errorf("the Secret %q has no key %q", name, key)
+		return nil, false, fmt.Errorf("the %s %q has no key %q", kind, name, key)
 	}
 	return value, ok, nil
 }
@@ -98,10 +102,16 @@ type variable struct {
 func (m *Manifest) environment(c *corev1.Container) ([]variable, error) {
 	var all []variable
 	for _, from := range c.EnvFrom {
-		if from.SecretRef == nil {
-			return nil, fmt.Errorf("container %q: envFrom takes a secretRef", c.Name)
+		var values map[string][]byte
+		var err error
+		switch {
+		case from.SecretRef != nil && from.ConfigMapRef == nil:
+			values, err = m.secrets.find("Secret", from.SecretRef.Name, from.SecretRef.Optional)
+		case from.ConfigMapRef != nil && from.SecretRef == nil:
+			values, err = m.configs.find("ConfigMap", from.ConfigMapRef.Name, from.ConfigMapRef.Optional)
+		default:
+			return nil, fmt.Errorf("container %q: envFrom takes a secretRef or a configMapRef", c.Name)
 		}
-		values, err := m.secrets.find(from.SecretRef.Name, from.SecretRef.Optional)
 		if err != nil {
 			return nil, fmt.Errorf("container %q: %w", c.Name, err)
 		}
@@ -114,11 +124,17 @@ func (m *Manifest) environment(c *corev1.Container) ([]variable, error) {
 			all = append(all, variable{e.Name, e.Value, false})
 			continue
 		}
-		ref := e.ValueFrom.SecretKeyRef
-		if ref == nil || e.Value != "" {
-			return nil, fmt.Errorf("container %q: variable %q takes a value or a secretKeyRef", c.Name, e.Name)
+		var value []byte
+		var ok bool
+		var err error
+		switch secret, config := e.ValueFrom.SecretKeyRef, e.ValueFrom.ConfigMapKeyRef; {
+		case e.Value == "" && secret != nil && config == nil:
+			value, ok, err = m.secrets.value("Secret", secret.Name, secret.Key, secret.Optional)
+		case e.Value == "" && config != nil && secret == nil:
+			value, ok, err = m.configs.value("ConfigMap", config.Name, config.Key, config.Optional)
+		default:
+			return nil, fmt.Errorf("container %q: variable %q takes a value, a configMapKeyRef or a secretKeyRef", c.Name, e.Name)
 		}
-		value, ok, err := m.secrets.value(ref.Name, ref.Key, ref.Optional)
 		if err != nil {
 			return nil, fmt.Errorf("container %q: variable %q: %w", c.Name, e.Name, err)
 		}
@@ -134,14 +150,21 @@ func (m *Manifest) environment(c *corev1.Container) ([]variable, error) {
 	return all, nil
 }
 
-// CopyRequests are the requests that put the pod's Secret volumes into the guest: for each a directory, and its files.
+// CopyRequests are the requests that put the pod's Secret and ConfigMap volumes into the guest: for each a directory, and its files.
 func CopyRequests(m *Manifest) ([]*agent.CopyFileRequest, error) {
 	var all []*agent.CopyFileRequest
 	for _, v := range m.Spec.Volumes {
-		if v.Secret == nil {
+		var files map[string]file
+		var err error
+		switch {
+		case v.Secret != nil:
+			files, err = m.secrets.files("Secret", v.Secret.SecretName, v.Secret.Optional, v.Secret.DefaultMode, v.Secret.Items)
+		case v.ConfigMap != nil:
+			c := v.ConfigMap
+			files, err = m.configs.files("ConfigMap", c.Name, c.Optional, c.DefaultMode, c.Items)
+		default:
 			continue
 		}
-		files, err := m.files(v.Secret)
 		if err != nil {
 			return nil, fmt.Errorf("volume %q: %w", v.Name, err)
 		}
@@ -162,14 +185,14 @@ type file struct {
 	mode    uint32
 }
 
-// files are those of a Secret volume, by path: all keys, or the items that it names.
-func (m *Manifest) files(v *corev1.SecretVolumeSource) (map[string]file, error) {
-	values, err := m.secrets.find(v.SecretName, v.Optional)
+// files are those of a volume, by path: all keys of the object, or the items that the volume names.
+func (v values) files(kind, object string, optional *bool, defaultMode *int32, items []corev1.KeyToPath) (map[string]file, error) {
+	values, err := v.find(kind, object, optional)
 	if err != nil {
 		return nil, err
 	}
 	mode := func(specific *int32) (uint32, error) {
-		for _, m := range []*int32{specific, v.DefaultMode} {
+		for _, m := range []*int32{specific, defaultMode} {
 			if m != nil && (*m < 0 || *m > 0o777) {
 				return 0, fmt.Errorf("mode %o: want 0 to 0777", *m)
 			} else if m != nil {
@@ -179,7 +202,7 @@ func (m *Manifest) files(v *corev1.SecretVolumeSource) (map[string]file, error) 
 		return defaultFileMode, nil
 	}
 	files := map[string]file{}
-	if len(v.Items) == 0 {
+	if len(items) == 0 {
 		bits, err := mode(nil)
 		if err != nil {
 			return nil, err
@@ -189,8 +212,8 @@ func (m *Manifest) files(v *corev1.SecretVolumeSource) (map[string]file, error) 
 		}
 		return files, nil
 	}
-	for _, item := range v.Items {
-		value, ok, err := m.secrets.value(v.SecretName, item.Key, v.Optional)
+	for _, item := range items {
+		value, ok, err := v.value(kind, object, item.Key, optional)
 		if err != nil {
 			return nil, err
 		}

@@ -113,13 +113,15 @@ func createRequest(p *Manifest, c *corev1.Container, sandboxID, id string) (*age
 	for _, m := range c.VolumeMounts {
 		source := ephemeralDir + m.Name
 		options := []string{"rbind", "rprivate", "rw"}
-		secret := slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name && v.Secret != nil })
-		if secret {
+		copied := slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool {
+			return v.Name == m.Name && (v.Secret != nil || v.ConfigMap != nil)
+		})
+		if copied {
 			source = copiedVolumes + m.Name
 		} else {
 			request.Storages = append(request.Storages, volumeStorage(p.Pod, m.Name, source))
 		}
-		if m.ReadOnly || secret {
+		if m.ReadOnly || copied {
 			options[2] = "ro"
 		}
 		request.OCI.Mounts = append(request.OCI.Mounts,
@@ -191,6 +193,9 @@ func process(p *Manifest, c *corev1.Container) (*agent.Process, map[string]strin
 		value := v.value
 		if !v.literal {
 			value = expand(value, lookup)
+		}
+		if _, again := values[v.name]; again { // the last one counts, and is the only one that the policy allows
+			env = slices.DeleteFunc(env, func(have string) bool { return strings.HasPrefix(have, v.name+"=") })
 		}
 		values[v.name] = value
 		env = append(env, v.name+"="+value)
