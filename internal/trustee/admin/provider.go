@@ -203,7 +203,7 @@ func ownKeys(header jose.Header) error {
 	if header.JSONWebKey != nil {
 		return errors.New("the token's header has a jwk")
 	}
-	for _, name := range []jose.HeaderKey{"jku", "x5u", "crit", "b64"} {
+	for _, name := range []jose.HeaderKey{"jku", "x5u", "crit"} {
 		if _, has := header.ExtraHeaders[name]; has {
 			return fmt.Errorf("the token's header has a %s", name)
 		}

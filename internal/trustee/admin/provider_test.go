@@ -161,7 +161,7 @@ func TestAttackProviderTokens(t *testing.T) {
 		jose.JSONWebKey{Key: s.p256.Public(), KeyID: "one", Use: "sig"},
 		jose.JSONWebKey{Key: s.rsa.Public(), KeyID: "two", Algorithm: "RS256"})}
 	stock := Provider{Name: "stock", UnsafeAnyLifetime: true, Keys: []ProviderKey{providerKey(t, s.rsa.Public()),
-		providerKey(t, s.p384.Public())}}
+		providerKey(t, s.p384.Public()), providerKey(t, ownerPublic)}}
 	theStrict := New(Config{Providers: []Provider{strict}, Now: clock})
 	theStock := New(Config{Keys: []ed25519.PublicKey{ownerPublic}, Providers: []Provider{stock}, Now: clock})
 
