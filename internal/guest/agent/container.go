@@ -191,7 +191,8 @@ func (a *Agent) create(
 		return err
 	}
 	defer os.Remove(description) // the runtime reads it once; what was unsealed need not stay in it
-	streams, err := c.main.pipes(a.streams(ctx, c.id, c.id))
+	readable, writable := a.streams(ctx, c.id, c.id)
+	streams, err := c.main.streams(spec.Process.Terminal, readable, writable)
 	if err != nil {
 		return err
 	}
@@ -201,6 +202,9 @@ func (a *Agent) create(
 		return err
 	}
 	c.main.watch(first)
+	if err := c.main.attach(streams.console, readable, writable); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	c.state = stateCreated
 	c.mu.Unlock()
@@ -267,24 +271,38 @@ func (a *Agent) ExecProcess(ctx context.Context, r *agent.ExecProcessRequest) (*
 		return nil, failed("executing in container "+c.id, err)
 	}
 	defer clear(text)
-	p := &process{exited: make(chan struct{})}
+	p := &process{exited: make(chan struct{}), making: true}
 	if err := c.add(r.ExecId, p); err != nil {
 		return nil, err
 	}
-	streams, err := p.pipes(a.streams(ctx, c.id, r.ExecId))
-	if err == nil {
-		defer streams.close()
-		var running *os.Process
-		// The name in the file system is not the exec id: that could be the name of a file of the bundle.
-		running, err = a.Runtime.exec(ctx, c.id, c.bundle, "exec-"+r.ExecId, text, streams)
-		if err == nil {
-			p.watch(running)
-			return nothing, nil
-		}
+	if err := a.execute(ctx, c, p, r.ExecId, described.Terminal, text); err != nil {
+		p.closeStreams()
+		c.drop(r.ExecId)
+		return nil, failed("executing in container "+c.id, err)
 	}
-	p.closeStreams()
-	c.drop(r.ExecId)
-	return nil, failed("executing in container "+c.id, err)
+	c.mu.Lock()
+	p.making = false
+	c.mu.Unlock()
+	return nothing, nil
+}
+
+func (a *Agent) execute(ctx context.Context, c *container, p *process, execID string, terminal bool, text []byte) error {
+	readable, writable := a.streams(ctx, c.id, execID)
+	streams, err := p.streams(terminal, readable, writable)
+	if err != nil {
+		return err
+	}
+	defer streams.close()
+	// The name in the file system is not the exec id: that could be the name of a file of the bundle.
+	running, err := a.Runtime.exec(ctx, c.id, c.bundle, "exec-"+execID, text, streams)
+	if err != nil {
+		return err
+	}
+	p.watch(running)
+	if err := p.attach(streams.console, readable, writable); err != nil {
+		return errors.Join(err, p.signal(unix.SIGKILL))
+	}
+	return nil
 }
 
 // WaitProcess returns a process's exit code once it has ended.
@@ -343,6 +361,9 @@ func (a *Agent) read(
 		return nil, invalid("reading nothing")
 	}
 	from := stream(p)
+	if from == nil && p.terminal != nil && p.stdout != nil {
+		return nil, status.Error(codes.OutOfRange, "a terminal has one output")
+	}
 	if from == nil {
 		return nil, status.Error(codes.OutOfRange, "the policy keeps the output to the guest")
 	}
@@ -372,13 +393,13 @@ func (a *Agent) WriteStdin(ctx context.Context, r *agent.WriteStreamRequest) (*a
 	return &agent.WriteStreamResponse{Len: uint32(n)}, nil
 }
 
-// CloseStdin ends a process's standard input.
+// CloseStdin ends a process's standard input. That of a terminal has no end: closing it would hang up.
 func (a *Agent) CloseStdin(_ context.Context, r *agent.CloseStdinRequest) (*emptypb.Empty, error) {
 	_, p, err := a.findProcess(r.ContainerId, r.ExecId)
 	if err != nil {
 		return nil, err
 	}
-	if p.stdin != nil {
+	if p.stdin != nil && p.terminal == nil {
 		p.stdin.close()
 	}
 	return nothing, nil
@@ -481,7 +502,7 @@ func (a *Agent) findProcess(id, execID string) (*container, *process, error) {
 	if c.state == stateCreating {
 		return nil, nil, status.Errorf(codes.FailedPrecondition, "container %s is still being made", id)
 	}
-	if p := c.processes[execID]; p != nil {
+	if p := c.processes[execID]; p != nil && !p.making {
 		return c, p, nil
 	}
 	return nil, nil, status.Errorf(codes.NotFound, "there is no process %.200q in container %s", execID, id)

@@ -439,7 +439,8 @@ func TestAttackRequests(t *testing.T) {
 		"exec nothing": execute("e", nil),
 		"exec id":      execute("../e", &agent.Process{}),
 		"exec no args": execute("e", &agent.Process{}),
-		"terminal":     execute("e", &agent.Process{Terminal: true}),
+		"terminal": execute("e", &agent.Process{Args: []string{"/probe"}, Terminal: true,
+			ConsoleSize: &agent.Box{Height: maxWindow + 1}}),
 	} {
 		if status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s: %v", name, err)

@@ -19,6 +19,9 @@ import (
 type process struct {
 	stdout, stderr *output
 	stdin          *input
+	terminal       *os.File // what its streams are then; nil when they are pipes
+
+	making bool // until it runs and has its streams; its container's mu guards it
 
 	exited chan struct{} // closed when code holds
 
@@ -27,10 +30,15 @@ type process struct {
 	code    int32
 }
 
-// pipes makes the process's streams and returns the ends that the process is to get. What the policy keeps from the
+// streams makes what the runtime is to give a process for its streams: a terminal, which attach takes over later, or the
+// ends of pipes. What the policy keeps from the
 // host has no pipe: output that nobody may read must not block its writer, and input that nobody may write is at its
 // end from the beginning.
-func (p *process) pipes(readable, writable bool) (stdio, error) {
+func (p *process) streams(terminal, readable, writable bool) (stdio, error) {
+	if terminal {
+		c, err := listenConsole()
+		return stdio{console: c}, err
+	}
 	var streams stdio
 	var errs [3]error
 	if readable {
@@ -54,9 +62,15 @@ func (s stdio) close() {
 			f.Close()
 		}
 	}
+	if s.console != nil {
+		s.console.close()
+	}
 }
 
 func (p *process) closeStreams() {
+	if p.terminal != nil {
+		p.terminal.Close()
+	}
 	if p.stdin != nil {
 		p.stdin.close()
 	}
@@ -131,11 +145,18 @@ func (p *process) signal(s syscall.Signal) error {
 	return nil
 }
 
-// output is the reading end of a standard stream. The pipe in the kernel is its only buffer: a host that does not read
+// output is the reading end of a standard stream. The pipe or terminal in the kernel is its only buffer: a host that does not read
 // slows the container down and makes nothing grow.
 type output struct {
 	file *os.File
 	turn chan struct{} // one reader at a time
+}
+
+// oneTurn is a channel from which one at a time takes the turn, and puts it back.
+func oneTurn() chan struct{} {
+	turn := make(chan struct{}, 1)
+	turn <- struct{}{}
+	return turn
 }
 
 func newOutput() (*output, *os.File, error) {
@@ -143,9 +164,7 @@ func newOutput() (*output, *os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	o := &output{file: r, turn: make(chan struct{}, 1)}
-	o.turn <- struct{}{}
-	return o, w, nil
+	return &output{file: r, turn: oneTurn()}, w, nil
 }
 
 // read returns what is there, at most n bytes, and waits for it if there is nothing. io.EOF means that all processes
@@ -177,9 +196,7 @@ func newInput() (*input, *os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	i := &input{file: w, turn: make(chan struct{}, 1)}
-	i.turn <- struct{}{}
-	return i, r, nil
+	return &input{file: w, turn: oneTurn()}, r, nil
 }
 
 // write returns when all of p is in the pipe; the process decides how long that takes.
@@ -218,7 +235,7 @@ func endOf(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return ctx.Err()
-	case errors.Is(err, os.ErrClosed):
+	case errors.Is(err, os.ErrClosed), errors.Is(err, syscall.EIO): // the latter of a terminal that nobody has any more
 		return io.EOF
 	}
 	return err

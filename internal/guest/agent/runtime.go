@@ -30,13 +30,26 @@ type Runtime struct {
 // runtimeTime bounds one call of the runtime.
 const runtimeTime = 60 * time.Second
 
-// stdio are the ends of a process's standard streams that the process gets; nil is /dev/null.
-type stdio struct{ in, out, err *os.File }
+// stdio are the ends of a process's standard streams that the process gets; nil is /dev/null. With a console they are a
+// terminal, which the runtime makes and sends there.
+type stdio struct {
+	in, out, err *os.File
+	console      *console
+}
+
+// options tell the runtime of a terminal.
+func (s stdio) options() []string {
+	if s.console == nil {
+		return nil
+	}
+	return []string{"--console-socket", s.console.path()}
+}
 
 // create makes a container from its bundle and returns the process that waits in it to be started.
 func (r Runtime) create(ctx context.Context, id, bundle string, streams stdio) (*os.Process, error) {
 	pidFile := filepath.Join(bundle, "pid")
-	err := r.run(ctx, bundle, streams, "create", "--bundle", bundle, "--pid-file", pidFile, id)
+	args := append([]string{"create", "--bundle", bundle, "--pid-file", pidFile}, streams.options()...)
+	err := r.run(ctx, bundle, streams, append(args, id)...)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +72,8 @@ func (r Runtime) exec(
 	defer os.Remove(file)
 	pidFile := filepath.Join(bundle, name+".pid")
 	defer os.Remove(pidFile)
-	err := r.run(ctx, bundle, streams, "exec", "--detach", "--process", file, "--pid-file", pidFile, id)
+	args := append([]string{"exec", "--detach", "--process", file, "--pid-file", pidFile}, streams.options()...)
+	err := r.run(ctx, bundle, streams, append(args, id)...)
 	if err != nil {
 		return nil, err
 	}

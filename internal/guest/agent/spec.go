@@ -168,9 +168,6 @@ func execSpec(p *agent.Process) (*specs.Process, error) {
 
 // describe makes the description of a process: what it runs as was decided, what it may do is decided here.
 func describe(p *agent.Process, user specs.User, args, imageEnv []string, cwd string) (*specs.Process, error) {
-	if p.Terminal {
-		return nil, invalid("a terminal is not supported yet: leave tty unset")
-	}
 	if len(args) == 0 {
 		return nil, invalid("neither the request nor the image says what to run")
 	}
@@ -194,16 +191,33 @@ func describe(p *agent.Process, user specs.User, args, imageEnv []string, cwd st
 	if len(user.AdditionalGids) > maxGroups {
 		return nil, invalid("%d groups, at most %d are given", len(user.AdditionalGids), maxGroups)
 	}
+	window, err := window(p)
+	if err != nil {
+		return nil, err
+	}
 	granted := grant(p.Capabilities)
 	// The agent's own score must not be inherited: containers go first when memory runs out.
 	oom := int(max(0, min(p.OOMScoreAdj, 1000)))
 	return &specs.Process{
+		Terminal: p.Terminal, ConsoleSize: window,
 		User: user, Args: args, Env: env, Cwd: cwd,
 		Capabilities:    &specs.LinuxCapabilities{Bounding: granted, Effective: granted, Permitted: granted},
 		Rlimits:         limits,
 		NoNewPrivileges: true,
 		OOMScoreAdj:     &oom,
 	}, nil
+}
+
+// window is the size that a process's terminal has at first; nil leaves it.
+func window(p *agent.Process) (*specs.Box, error) {
+	size := p.ConsoleSize
+	if !p.Terminal || size == nil {
+		return nil, nil
+	}
+	if size.Height > maxWindow || size.Width > maxWindow {
+		return nil, invalid("a window of %d rows and %d columns, at most %d are set", size.Height, size.Width, maxWindow)
+	}
+	return &specs.Box{Height: uint(size.Height), Width: uint(size.Width)}, nil
 }
 
 func checkWords(words []string) error {

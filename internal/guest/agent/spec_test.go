@@ -142,7 +142,9 @@ func TestAttackSpec(t *testing.T) {
 		"block device": func(r *agent.CreateContainerRequest) {
 			r.OCI.Linux.Devices = []*agent.LinuxDevice{{Path: "/dev/vda", Type: "b", Major: 254}}
 		},
-		"terminal":         func(r *agent.CreateContainerRequest) { r.OCI.Process.Terminal = true },
+		"huge terminal": func(r *agent.CreateContainerRequest) {
+			r.OCI.Process.Terminal, r.OCI.Process.ConsoleSize = true, &agent.Box{Height: 24, Width: maxWindow + 1}
+		},
 		"no arguments":     func(r *agent.CreateContainerRequest) { r.OCI.Process.Args = nil },
 		"many arguments":   func(r *agent.CreateContainerRequest) { r.OCI.Process.Args = make([]string, maxWords+1) },
 		"zero byte":        func(r *agent.CreateContainerRequest) { r.OCI.Process.Args = []string{"a\x00b"} },

@@ -39,10 +39,6 @@ func (unimplemented) GetDiagnosticData(
 	return nil, no("GetDiagnosticData", "diagnoses are not made for the host")
 }
 
-func (unimplemented) TtyWinResize(context.Context, *agent.TtyWinResizeRequest) (*emptypb.Empty, error) {
-	return nil, no("TtyWinResize", "there are no terminals")
-}
-
 func (unimplemented) GetIPTables(context.Context, *agent.GetIPTablesRequest) (*agent.GetIPTablesResponse, error) {
 	return nil, no("GetIPTables", "the guest has no packet filter")
 }

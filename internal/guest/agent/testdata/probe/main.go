@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 )
 
 func main() {
@@ -68,6 +69,15 @@ func main() {
 		fmt.Println("got", <-signals)
 	case "echo":
 		_, _ = io.Copy(os.Stdout, os.Stdin)
+	case "terminal": // whether its streams are one, of which size before and after a signal; then what is typed
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, syscall.SIGWINCH)
+		fmt.Println("terminal", window(0), window(1), window(2))
+		<-signals
+		fmt.Println("resized", window(0))
+		lines := bufio.NewScanner(os.Stdin)
+		lines.Scan()
+		fmt.Println("typed", lines.Text())
 	case "flood": // writes more than a pipe holds
 		n, _ := strconv.Atoi(os.Args[2])
 		line := []byte(strings.Repeat("x", 1023) + "\n")
@@ -75,6 +85,16 @@ func main() {
 			_, _ = os.Stdout.Write(line)
 		}
 	}
+}
+
+// window is the size of the terminal that a file is.
+func window(file uintptr) string {
+	var size [4]uint16
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, file, syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return errno.Error()
+	}
+	return fmt.Sprintf("%dx%d", size[0], size[1])
 }
 
 func status(field string) string {
