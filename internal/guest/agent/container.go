@@ -41,6 +41,7 @@ type container struct {
 	mu        sync.Mutex
 	state     containerState
 	image     *pull.Image
+	oom       *oomWatch // nil where the kernel does not tell of memory events
 	main      *process
 	processes map[string]*process // by exec id; main has the container's id and the exec id of its request
 }
@@ -205,8 +206,12 @@ func (a *Agent) create(
 	if err := c.main.attach(streams.console, readable, writable); err != nil {
 		return err
 	}
+	watch, err := watchOOM(&a.oom, c.id, a.group(c.id))
+	if err != nil {
+		a.Log.Warn("a container that runs out of memory will not be told", "container", c.id, "error", err)
+	}
 	c.mu.Lock()
-	c.state = stateCreated
+	c.state, c.oom = stateCreated, watch
 	c.mu.Unlock()
 	return nil
 }
@@ -451,6 +456,11 @@ func (a *Agent) remove(ctx context.Context, c *container, patience time.Duration
 
 // discard frees what a container holds. The caller has its turn, and its processes have ended, or never were.
 func (a *Agent) discard(ctx context.Context, c *container) error {
+	c.mu.Lock()
+	watch := c.oom
+	c.oom = nil
+	c.mu.Unlock()
+	watch.close()
 	err := a.Runtime.remove(ctx, c.id, c.bundle)
 	if c.get() == stateCreating {
 		err = nil // the runtime may not know it

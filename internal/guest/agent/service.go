@@ -52,6 +52,7 @@ type Agent struct {
 	Config
 	network  network
 	copied   copied
+	oom      oomEvents
 	finished chan struct{} // closed when the host has asked for the end
 	finish   sync.Once
 

@@ -71,10 +71,6 @@ func (unimplemented) SetGuestDateTime(context.Context, *agent.SetGuestDateTimeRe
 	return nil, no("SetGuestDateTime", "the guest takes no time from its host")
 }
 
-func (unimplemented) GetOOMEvent(context.Context, *agent.GetOOMEventRequest) (*agent.OOMEvent, error) {
-	return nil, no("GetOOMEvent", "there are no events")
-}
-
 func (unimplemented) AddSwap(context.Context, *agent.AddSwapRequest) (*emptypb.Empty, error) {
 	return nil, no("AddSwap", "memory of the guest must not reach a disk")
 }

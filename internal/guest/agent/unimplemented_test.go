@@ -14,7 +14,7 @@ import (
 
 // refusedMethods are the methods that this guest answers with UNIMPLEMENTED. All others it must have.
 const refusedMethods = `UpdateEphemeralMounts RemoveStaleVirtiofsShareMounts GetDiagnosticData GetIPTables SetIPTables
-	MemAgentMemcgSet MemAgentCompactSet OnlineCPUMem ReseedRandomDev MemHotplugByProbe SetGuestDateTime GetOOMEvent AddSwap
+	MemAgentMemcgSet MemAgentCompactSet OnlineCPUMem ReseedRandomDev MemHotplugByProbe SetGuestDateTime AddSwap
 	AddSwapPath ResizeVolume SetPolicy`
 
 // TestEveryMethodIsDecided walks over every method of the protocol: each is either answered, or refused with a reason, and
