@@ -5,6 +5,8 @@ package main
 const (
 	attackToken      = "trustee/broker.TestAttackTokenConfusion/"
 	adminGo          = "internal/trustee/admin/admin.go"
+	adminProvider    = "internal/trustee/admin/provider.go"
+	attackProvider   = "trustee/admin.TestAttackProviderTokens/"
 	earVerify        = "ear/verify.go"
 	brokerRoute      = "internal/trustee/broker/route.go"
 	brokerManage     = "internal/trustee/broker/manage.go"
@@ -61,7 +63,7 @@ var release = of(4,
 		"trustee/broker.TestAttackRetiredTokenKey/remembered from when it counted"),
 	never("from when an administrator's token is valid", "internal/trustee/admin/admin.go",
 		"c.NotBefore != nil && c.NotBefore.Time().After(now.Add(leeway))",
-		"trustee/admin.TestAttackAdminTokenConfusion/nbf in the future"),
+		"trustee/admin.TestAttackAdminTokenConfusion/nbf in the future", attackProvider+"nbf in the future"),
 	never("expiry of remembered tokens", brokerGuest, `!now.Before(g.expires)`,
 		attackResource+"an expired token"),
 
@@ -184,14 +186,48 @@ var release = of(4,
 		"trustee/admin.TestAttackAdminTokenConfusion/an audience among many"),
 	never("that administrators' tokens are not from the future", adminGo, `c.IssuedAt.Time().After(now.Add(leeway))`,
 		attackAdmin+"iat in the future",
-		"trustee/admin.TestAttackAdminTokenConfusion/iat in the future"),
+		"trustee/admin.TestAttackAdminTokenConfusion/iat in the future", attackProvider+"iat in the future"),
 	never("expiry of administrators' tokens", adminGo, `!expires.After(now.Add(-leeway))`,
-		attackAdmin+"expired", "trustee/broker.TestAttackLearnWhatAnAdministratorIs/expired"),
+		attackAdmin+"expired", "trustee/broker.TestAttackLearnWhatAnAdministratorIs/expired",
+		attackProvider+"exp past", attackProvider+"any lifetime, exp past"),
 	never("life of administrators' tokens", adminGo, `lifetime > a.config.LongestLifetime`,
 		attackAdmin+"too long a life", attackAdmin+"life from long ago",
-		"trustee/admin.TestAttackAdminTokenConfusion/exp far away"),
+		"trustee/admin.TestAttackAdminTokenConfusion/exp far away", attackProvider+"exp too far"),
 	never("size of administrators' tokens", adminGo, `len(token) > maxToken`,
-		attackAdmin+"huge"),
+		attackAdmin+"huge", attackProvider+"huge"),
+	instead("whose rules hold for an owner's key", adminGo, `!errors.Is(err, errOthers) || `, ``,
+		attackProvider+"any lifetime, by the owner's key"),
+	instead("which providers may sign for any lifetime", adminGo, `if anyLifetime {`, `if anyLifetime || !expires.IsZero() {`,
+		attackAdmin+"too long a life", attackAdmin+"life from long ago",
+		"trustee/admin.TestAttackAdminTokenConfusion/exp far away", attackProvider+"exp too far"),
+
+	// identity providers
+	instead("signature of providers' tokens", adminProvider, `parsed.Claims(key.key, &claims)`,
+		`parsed.UnsafeClaimsWithoutVerification(&claims)`, attackProvider+"a stranger's", attackProvider+"no signature"),
+	never("algorithm of providers' tokens", adminProvider, `!slices.Contains(key.algorithms, jose.SignatureAlgorithm(header.Algorithm))`,
+		attackProvider+"an algorithm not the key's"),
+	instead("which of a provider's keys a token names", adminProvider, `key.id != "" && key.id != header.KeyID`, `false`,
+		attackProvider+"another's kid", attackProvider+"an unknown kid", attackProvider+"no kid"),
+	never("keys in the header of providers' tokens", adminProvider, `header.JSONWebKey != nil`,
+		attackProvider+"the provider's, jwk"),
+	instead("what else the header of providers' tokens has", adminProvider, `has := header.ExtraHeaders[name]; has`,
+		`has := header.ExtraHeaders[name]; has && false`, attackProvider+"jku", attackProvider+"x5u", attackProvider+"crit"),
+	never("role of providers' tokens", adminProvider, `!slices.Contains(roles, c.Role)`, attackProvider+"role missing",
+		attackProvider+"role empty", attackProvider+"role another", attackProvider+"role in capitals",
+		attackProvider+"any lifetime, role another"),
+	never("issuer of providers' tokens", adminProvider, `p.Issuer != "" && c.Issuer != p.Issuer`,
+		attackProvider+"issuer another", attackProvider+"issuer missing"),
+	never("audience of providers' tokens", adminProvider, `p.Audience != "" && !c.Audience.Contains(p.Audience)`,
+		attackProvider+"audience another", attackProvider+"audience missing"),
+	instead("size of providers' keys", adminProvider, `bits < minRSA {`, `bits < minRSA && false {`,
+		"trustee/admin.TestAttackProviderKeys/* a small RSA key"),
+	never("algorithm of providers' keys", adminProvider, `!slices.Contains(allowed, jose.SignatureAlgorithm(jwk.Algorithm))`,
+		"trustee/admin.TestAttackProviderKeys/set: an HMAC's alg", "trustee/admin.TestAttackProviderKeys/set: alg none",
+		"trustee/admin.TestAttackProviderKeys/set: another type's alg"),
+	never("use of providers' keys", adminProvider, `jwk.Use != "" && jwk.Use != "sig"`,
+		"trustee/admin.TestAttackProviderKeys/set: for something else"),
+	never("number of providers' keys", adminProvider, `len(list) > maxProviderKeys`,
+		"trustee/admin.TestAttackProviderKeys/set: too many keys"),
 )
 
 // unrecorded is a mutant in which something happens although its record was not written.

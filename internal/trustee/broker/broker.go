@@ -216,6 +216,7 @@ func (b *Broker) register() {
 	r.administrators(http.MethodPost, protocolPrefix+"resource-policy", b.setReleasePolicy)
 	r.administrators(http.MethodGet, protocolPrefix+"resource-policy", b.releasePolicyIDs)
 	r.administrators(http.MethodPost, protocolPrefix+"reference-value", b.registerReferenceValue)
+	r.administrators(http.MethodGet, protocolPrefix+"reference-value", b.referenceValue) // none has no name
 	r.administrators(http.MethodGet, protocolPrefix+"reference-value/", b.referenceValue)
 
 	r.administrators(http.MethodGet, adminPrefix+"resource-policy", b.releasePolicy)

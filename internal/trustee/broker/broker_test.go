@@ -568,6 +568,8 @@ func TestStatusTable(t *testing.T) {
 			outcome{404, "resource_not_found", false}},
 		"no such reference value": {"GET", "/kbs/v0/reference-value/x/y", "", s.withAdmin(),
 			outcome{404, "not_found", false}},
+		"a reference value without a name": {"GET", "/kbs/v0/reference-value", "", s.withAdmin(),
+			outcome{404, "not_found", false}},
 		"delete no such value": {"DELETE", "/nacre/v1/reference-value/x", "", s.withAdmin(),
 			outcome{404, "not_found", false}},
 		"a bad message": {"POST", "/kbs/v0/reference-value", "{}", s.withAdmin(),
