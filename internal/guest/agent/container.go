@@ -163,6 +163,9 @@ func (a *Agent) create(
 	if err := os.Mkdir(c.bundle, 0o700); err != nil {
 		return err
 	}
+	if err := a.makeTermination(c.id); err != nil {
+		return err
+	}
 	image, err := a.Images.Pull(ctx, storage.Source)
 	if err != nil {
 		return err

@@ -208,7 +208,7 @@ func TestAttackLinkOutOfAVolume(t *testing.T) {
 func TestAttackWritableSecret(t *testing.T) {
 	a := testAgent(t)
 	for _, options := range [][]string{{"rbind", "rw"}, {"rbind"}, {"rbind", "ro"}, {"rw", "ro"}} {
-		m, err := a.mount(&agent.Mount{
+		m, err := a.mount("c1", &agent.Mount{
 			Destination: "/etc/secret", Type: "bind", Source: filepath.Join(a.Dir, copiedDir, "v"), Options: options,
 		})
 		text := strings.Join(m.Options, ",")

@@ -71,7 +71,7 @@ func (a *Agent) spec(
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := a.mounts(r.OCI.Mounts)
+	mounts, err := a.mounts(r.ContainerId, r.OCI.Mounts)
 	if err != nil {
 		return nil, err
 	}
@@ -322,7 +322,7 @@ func (a *Agent) standardMounts() []specs.Mount {
 
 // mounts adds the volumes that a request mounts to the standard ones. Where it asks for one of the standard places,
 // the container gets what is standard there.
-func (a *Agent) mounts(asked []*agent.Mount) ([]specs.Mount, error) {
+func (a *Agent) mounts(id string, asked []*agent.Mount) ([]specs.Mount, error) {
 	if len(asked) > maxMounts {
 		return nil, invalid("%d mounts, at most %d are made", len(asked), maxMounts)
 	}
@@ -335,7 +335,7 @@ func (a *Agent) mounts(asked []*agent.Mount) ([]specs.Mount, error) {
 		if m == nil || standard[m.Destination] {
 			continue
 		}
-		made, err := a.mount(m)
+		made, err := a.mount(id, m)
 		if err != nil {
 			return nil, err
 		}
@@ -344,8 +344,12 @@ func (a *Agent) mounts(asked []*agent.Mount) ([]specs.Mount, error) {
 	return all, nil
 }
 
-// mount checks one mount of a request: a volume of the pod, what the host has copied, or a tmpfs.
-func (a *Agent) mount(m *agent.Mount) (specs.Mount, error) {
+// mount checks one mount of a container's request: a volume of the pod, what the host has copied, the file for the
+// termination message, or a tmpfs.
+func (a *Agent) mount(id string, m *agent.Mount) (specs.Mount, error) {
+	if a.asksTermination(m) {
+		return a.terminationMount(id, m)
+	}
 	if err := checkDestination(m.Destination); err != nil {
 		return specs.Mount{}, err
 	}

@@ -190,7 +190,7 @@ func TestSpecMounts(t *testing.T) {
 	a := testAgent(t)
 	volume := filepath.Join(a.Dir, "sandbox/ephemeral/v")
 	a.volumes[volume] = true
-	got, err := a.mounts([]*agent.Mount{
+	got, err := a.mounts("c1", []*agent.Mount{
 		{Destination: "/data", Source: volume, Type: "bind", Options: []string{"rbind", "rprivate", "ro"}},
 		{Destination: "/cache", Source: "tmpfs", Type: "tmpfs", Options: []string{"size=1024", "mode=1777"}},
 	})

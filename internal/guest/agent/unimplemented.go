@@ -33,12 +33,6 @@ func (unimplemented) RemoveStaleVirtiofsShareMounts(
 	return nil, no("RemoveStaleVirtiofsShareMounts", "there is no file system that the host shares")
 }
 
-func (unimplemented) GetDiagnosticData(
-	context.Context, *agent.GetDiagnosticDataRequest,
-) (*agent.GetDiagnosticDataResponse, error) {
-	return nil, no("GetDiagnosticData", "diagnoses are not made for the host")
-}
-
 func (unimplemented) GetIPTables(context.Context, *agent.GetIPTablesRequest) (*agent.GetIPTablesResponse, error) {
 	return nil, no("GetIPTables", "the guest has no packet filter")
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // refusedMethods are the methods that this guest answers with UNIMPLEMENTED. All others it must have.
-const refusedMethods = `UpdateEphemeralMounts RemoveStaleVirtiofsShareMounts GetDiagnosticData GetIPTables SetIPTables
+const refusedMethods = `UpdateEphemeralMounts RemoveStaleVirtiofsShareMounts GetIPTables SetIPTables
 	MemAgentMemcgSet MemAgentCompactSet OnlineCPUMem ReseedRandomDev MemHotplugByProbe SetGuestDateTime AddSwap
 	AddSwapPath ResizeVolume SetPolicy`
 

@@ -59,6 +59,11 @@ func main() {
 		text, _ := os.ReadFile(os.Args[3])
 		fmt.Println("file", string(text))
 		fmt.Println("write", os.WriteFile(os.Args[3], nil, 0o600) != nil)
+	case "write": // a text into a file
+		if err := os.WriteFile(os.Args[2], []byte(os.Args[3]), 0o600); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
 	case "exit":
 		code, _ := strconv.Atoi(os.Args[2])
 		os.Exit(code)
