@@ -87,6 +87,10 @@ func (a *Agent) spec(
 	if err != nil {
 		return nil, err
 	}
+	settings, err := kernelSettings(r.OCI.Linux.Sysctl)
+	if err != nil {
+		return nil, err
+	}
 	return &specs.Spec{
 		Version:  specs.Version,
 		Process:  process,
@@ -99,6 +103,7 @@ func (a *Agent) spec(
 			MaskedPaths:       masked,
 			ReadonlyPaths:     readonly,
 			Resources:         limits,
+			Sysctl:            settings,
 			Seccomp:           seccomp(),
 			RootfsPropagation: "private",
 		},
@@ -113,8 +118,6 @@ func refuseHostPowers(s *agent.Spec) error {
 		return invalid("hooks would run outside of the container and are not supported")
 	case len(linux.UIDMappings) > 0 || len(linux.GIDMappings) > 0:
 		return invalid("user namespaces are not supported yet")
-	case len(linux.Sysctl) > 0:
-		return invalid("kernel settings of a container are not supported yet")
 	}
 	for _, n := range s.Linux.Namespaces {
 		if n.GetPath() != "" {
@@ -127,6 +130,30 @@ func refuseHostPowers(s *agent.Spec) error {
 		}
 	}
 	return nil
+}
+
+// ownSettings are the kernel's settings that a container has for itself, with its IPC namespace. The network's are the
+// pod's, which is the guest: a container does not set them.
+var ownSettings = []string{
+	"fs.mqueue.msg_default", "fs.mqueue.msg_max", "fs.mqueue.msgsize_default", "fs.mqueue.msgsize_max",
+	"fs.mqueue.queues_max", "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shm_rmid_forced",
+	"kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+}
+
+// maxSetting caps the value of a setting, in bytes: the longest is four numbers.
+const maxSetting = 96
+
+func kernelSettings(asked map[string]string) (map[string]string, error) {
+	for name, value := range asked {
+		if !slices.Contains(ownSettings, name) {
+			return nil, invalid("kernel setting %.100q is not a container's own: those are %s", name,
+				strings.Join(ownSettings, ", "))
+		}
+		if len(value) > maxSetting || strings.Trim(value, "0123456789 \t") != "" {
+			return nil, invalid("kernel setting %s: %.100q is not a number or several", name, value)
+		}
+	}
+	return asked, nil
 }
 
 // defaultDevice says whether a runtime makes a device by itself (OCI runtime specification, "Default Devices").

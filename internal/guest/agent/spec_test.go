@@ -139,6 +139,18 @@ func TestAttackSpec(t *testing.T) {
 		"sysctl": func(r *agent.CreateContainerRequest) {
 			r.OCI.Linux.Sysctl = map[string]string{"net.ipv4.conf.all.route_localnet": "1"}
 		},
+		"sysctl of the guest": func(r *agent.CreateContainerRequest) {
+			r.OCI.Linux.Sysctl = map[string]string{"kernel.core_pattern": "1"}
+		},
+		"sysctl by path": func(r *agent.CreateContainerRequest) {
+			r.OCI.Linux.Sysctl = map[string]string{"kernel.shmmax/../../vm/overcommit_memory": "1"}
+		},
+		"sysctl of text": func(r *agent.CreateContainerRequest) {
+			r.OCI.Linux.Sysctl = map[string]string{"kernel.shmmax": "|/bin/sh"}
+		},
+		"long sysctl": func(r *agent.CreateContainerRequest) {
+			r.OCI.Linux.Sysctl = map[string]string{"kernel.sem": strings.Repeat("1", maxSetting+1)}
+		},
 		"block device": func(r *agent.CreateContainerRequest) {
 			r.OCI.Linux.Devices = []*agent.LinuxDevice{{Path: "/dev/vda", Type: "b", Major: 254}}
 		},

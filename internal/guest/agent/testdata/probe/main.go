@@ -59,6 +59,12 @@ func main() {
 		text, _ := os.ReadFile(os.Args[3])
 		fmt.Println("file", string(text))
 		fmt.Println("write", os.WriteFile(os.Args[3], nil, 0o600) != nil)
+	case "read": // a file
+		text, err := os.ReadFile(os.Args[2])
+		if err != nil {
+			fmt.Println(err)
+		}
+		fmt.Print(string(text))
 	case "write": // a text into a file
 		if err := os.WriteFile(os.Args[2], []byte(os.Args[3]), 0o600); err != nil {
 			fmt.Println(err)
