@@ -13,10 +13,23 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// annotate sets an annotation of the Pod in text: the one object of that kind among its documents, or the items of its list. It
-// changes the syntax tree, so that comments and order stay.
+// annotate sets an annotation of the Pod in text: the one object with a pod template among its documents, or the items of its list.
 func annotate(text []byte, key, value string) ([]byte, error) {
-	var documents, pods []*yaml.Node
+	found := 0
+	out, err := editTemplates(text, func(_ int, template *yaml.Node) error {
+		found++
+		return annotateObject(template, key, value)
+	})
+	if err == nil && found != 1 {
+		return nil, fmt.Errorf("reading the manifest: %d Pods in it, want one", found)
+	}
+	return out, err
+}
+
+// editTemplates changes the pod templates in text, which edit gets with their numbers. It changes the syntax tree, so that comments and
+// order stay.
+func editTemplates(text []byte, edit func(i int, template *yaml.Node) error) ([]byte, error) {
+	var documents, templates []*yaml.Node
 	for d := yaml.NewDecoder(bytes.NewReader(text)); ; {
 		document := &yaml.Node{}
 		if err := d.Decode(document); errors.Is(err, io.EOF) {
@@ -31,13 +44,12 @@ func annotate(text []byte, key, value string) ([]byte, error) {
 			return nil, errors.New("reading the manifest: it is not an object")
 		}
 		documents = append(documents, document)
-		pods = append(pods, podsIn(document.Content[0])...)
+		templates = append(templates, templatesIn(document.Content[0])...)
 	}
-	if len(pods) != 1 {
-		return nil, fmt.Errorf("reading the manifest: %d Pods in it, want one", len(pods))
-	}
-	if err := annotateObject(pods[0], key, value); err != nil {
-		return nil, err
+	for i, template := range templates {
+		if err := edit(i, template); err != nil {
+			return nil, err
+		}
 	}
 	var out bytes.Buffer
 	e := yaml.NewEncoder(&out)
@@ -53,25 +65,38 @@ func annotate(text []byte, key, value string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// podsIn returns an object if it is a Pod, or those in its items.
-func podsIn(object *yaml.Node) []*yaml.Node {
+// templatesIn returns the pod template of an object, or those in its items.
+func templatesIn(object *yaml.Node) []*yaml.Node {
 	kind := member(object, "kind")
-	items := member(object, "items")
-	switch {
-	case kind == nil:
-		return nil
-	case kind.Value == "Pod":
-		return []*yaml.Node{object}
-	case kind.Value != "List" || items == nil:
+	if kind == nil {
 		return nil
 	}
-	var pods []*yaml.Node
-	for _, item := range items.Content {
-		if item.Kind == yaml.MappingNode {
-			pods = append(pods, podsIn(item)...)
+	var path []string
+	switch kind.Value {
+	case "Pod":
+	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job":
+		path = []string{"spec", "template"}
+	case "CronJob":
+		path = []string{"spec", "jobTemplate", "spec", "template"}
+	case "List":
+		var all []*yaml.Node
+		if items := member(object, "items"); items != nil {
+			for _, item := range items.Content {
+				if item.Kind == yaml.MappingNode {
+					all = append(all, templatesIn(item)...)
+				}
+			}
+		}
+		return all
+	default:
+		return nil
+	}
+	for _, name := range path {
+		if object = member(object, name); object == nil || object.Kind != yaml.MappingNode {
+			return nil
 		}
 	}
-	return pods
+	return []*yaml.Node{object}
 }
 
 func annotateObject(node *yaml.Node, key, value string) error {

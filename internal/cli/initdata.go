@@ -281,11 +281,16 @@ func annotateFile(path string, raw []byte) error {
 	if _, err := pod.Parse(annotated); err != nil {
 		return fmt.Errorf("%s: the annotation cannot be written into it: %w", path, err)
 	}
+	return rewrite(path, annotated)
+}
+
+// rewrite puts a manifest in the place of the one at path, with its mode.
+func rewrite(path string, text []byte) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return fmt.Errorf("writing the pod: %w", err)
 	}
-	if err := replaceFile(path, annotated, info.Mode().Perm()); err != nil {
+	if err := replaceFile(path, text, info.Mode().Perm()); err != nil {
 		return fmt.Errorf("writing the pod: %w", err)
 	}
 	return nil

@@ -21,9 +21,10 @@ import (
 func newPolicy(o *owner) *cobra.Command {
 	group := &cobra.Command{
 		Use:   "policy",
-		Short: "Set the trustee's policies: what is released to whom, and how evidence is appraised",
+		Short: "Make policies of guests, and set the trustee's: what is released to whom, and how evidence is appraised",
 	}
-	group.AddCommand(newSetRelease(o), newShowRelease(o), newSetAppraisal(o))
+	group.AddCommand(newSetRelease(o), newShowRelease(o), newSetAppraisal(o),
+		newPolicyGenerate(o), newPolicyTest(), newPolicyDiff(), newPolicyExplain())
 	return group
 }
 
