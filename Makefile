@@ -43,7 +43,8 @@ test: build ## all set-up, then the tests (VM tests included)
 	@tools/skopeo build/tools/skopeo
 	PATH=$(CURDIR)/build/tools/skopeo/bin:$$PATH $(GO) test -timeout 20m ./...
 
-RACE_PACKAGES ?= ./attest/... ./attester/... ./ear ./initdata ./internal/guest/... ./internal/transport ./kbs ./policy ./secret
+RACE_PACKAGES ?= ./attest/... ./attester/... ./ear ./imagecrypt ./initdata ./internal/guest/... ./internal/transport \
+	./internal/trustee/limit ./kbs ./policy ./sealed ./secret ./strictjson
 .PHONY: race
 race: deps ## the race detector over the packages where it is affordable
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $(RACE_PACKAGES)
