@@ -12,8 +12,6 @@ import (
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/nacre-project/nacre/api/agent"
 )
 
 // Kubelet is what a kubelet and a container runtime make of a container beyond what its manifest says. The zero value adds nothing.
@@ -23,7 +21,7 @@ type Kubelet struct {
 	// Values are patterns (Rego's regular expressions, unanchored) by field of the downward API. Where a request's argument or variable
 	// has [Field] of it, such a value stands.
 	Values map[string]string
-	// Services are patterns of whole variables that stand for the cluster's Services.
+	// Services are patterns of variables, unanchored, that stand for the cluster's Services.
 	Services []string
 	// OOMScore is the lowest and the highest score for when memory runs out; nil is the request's alone.
 	OOMScore *[2]int64
@@ -53,10 +51,13 @@ type kubernetes struct {
 	References   []string          `json:"references,omitempty"`
 	ArgsPatterns map[string]string `json:"args_patterns,omitempty"` // by position, over Process.Args
 	EnvPatterns  map[string]string `json:"env_patterns,omitempty"`  // by the variable's name
-	EnvServices  []string          `json:"env_services,omitempty"`
-	OOMScore     *[2]int64         `json:"oom_score,omitempty"`
-	Image        *image            `json:"image,omitempty"`
-	Exec         *execution        `json:"exec,omitempty"`
+	// EnvRest is the pattern of variables that nobody sets but kubelets and runtimes, joined by zero bytes. EnvReserved are names, with
+	// the sign of equality, that would fit it although the owner or the image has them.
+	EnvRest     string     `json:"env_rest,omitempty"`
+	EnvReserved []string   `json:"env_reserved,omitempty"`
+	OOMScore    *[2]int64  `json:"oom_score,omitempty"`
+	Image       *image     `json:"image,omitempty"`
+	Exec        *execution `json:"exec,omitempty"`
 }
 
 // image is what a host makes of the image's configuration.
@@ -86,9 +87,9 @@ const (
 // given are the files that kubelet and guest make, whatever their content.
 var given = []string{"resolv.conf", "hosts", "hostname", "termination-log"}
 
-func (c *container) kubelet(k Kubelet, files []*agent.CopyFileRequest) error {
+func (c *container) kubelet(k Kubelet) error {
 	p := c.OCI.Process
-	c.References, c.EnvServices, c.OOMScore = k.References, k.Services, k.OOMScore
+	c.References, c.OOMScore = k.References, k.OOMScore
 	c.EnvPatterns = map[string]string{}
 	p.Env = slices.DeleteFunc(p.Env, func(variable string) bool {
 		if !fieldMark.MatchString(variable) {
@@ -102,6 +103,7 @@ func (c *container) kubelet(k Kubelet, files []*agent.CopyFileRequest) error {
 		c.Image = c.filled(k)
 	}
 	c.ArgsPatterns = argsPatterns(p.Args, k.Values)
+	c.rest(k.Services)
 	for i, m := range c.OCI.Mounts {
 		if strings.HasPrefix(m.Source, copiedDir) {
 			base := path.Base(m.Destination)
@@ -140,6 +142,45 @@ func (c *container) kubelet(k Kubelet, files []*agent.CopyFileRequest) error {
 		c.Exec.User = *c.Image.User
 	}
 	return nil
+}
+
+// hostnamePattern is the variable that runtimes add. It differs from replica to replica.
+const hostnamePattern = `HOSTNAME=[a-z0-9.-]*`
+
+// serviceName are names of variables that stand for Services.
+var serviceName = regexp.MustCompile(`_(SERVICE|PORT)(_|$)`)
+
+// rest makes the pattern of the variables that the manifest does not have.
+func (c *container) rest(services []string) {
+	var own []string
+	for _, variable := range c.OCI.Process.Env {
+		name, _, _ := strings.Cut(variable, "=")
+		own = append(own, name)
+	}
+	if c.Image != nil {
+		for _, variable := range c.Image.Env {
+			name, _, _ := strings.Cut(variable, "=")
+			own = append(own, name)
+		}
+	}
+	own = slices.AppendSeq(own, maps.Keys(c.EnvPatterns))
+	one := slices.Clone(services)
+	if !slices.Contains(own, "HOSTNAME") {
+		one = append(one, hostnamePattern)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.EnvPatterns)) {
+		one = append(one, strings.TrimSuffix(strings.TrimPrefix(c.EnvPatterns[name], "^"), "$"))
+	}
+	for _, name := range own {
+		if len(services) > 0 && serviceName.MatchString(name) && c.EnvPatterns[name] == "" {
+			c.EnvReserved = append(c.EnvReserved, name+"=")
+		}
+	}
+	c.EnvRest = "^$"
+	if len(one) > 0 {
+		each := "(" + strings.Join(one, "|") + ")"
+		c.EnvRest = "^(" + each + `(\x00` + each + ")*)?$"
+	}
 }
 
 // filled is the container's process as a host describes it that has read the image.

@@ -152,10 +152,11 @@ func (p Pod) Rego() (string, error) {
 			return "", errors.New("writing an agent policy: a request to create a container has no process or no image")
 		}
 		c := container{Name: r.GetOCI().GetAnnotations()[annotationName], OCI: compared(r.GetOCI()), Storages: volumes(r.GetStorages())}
-		if k, ok := p.Kubelet[c.Name]; ok {
-			if err := c.kubelet(k, p.Files); err != nil {
-				return "", fmt.Errorf("writing an agent policy: container %q: %w", c.Name, err)
-			}
+		k, ok := p.Kubelet[c.Name]
+		if !ok {
+			c.rest(nil)
+		} else if err := c.kubelet(k); err != nil {
+			return "", fmt.Errorf("writing an agent policy: container %q: %w", c.Name, err)
 		}
 		d.Containers = append(d.Containers, c)
 	}

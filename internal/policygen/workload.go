@@ -281,15 +281,15 @@ func services(links *bool) []string {
 		prefix = "KUBERNETES"
 	}
 	url := `(tcp|udp|sctp)://(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-f:]{2,39}\]):` + port
-	numbered := "^" + prefix + `_PORT_` + port + `_(TCP|UDP|SCTP)`
+	numbered := prefix + `_PORT_` + port + `_(TCP|UDP|SCTP)`
 	return []string{
-		"^" + prefix + "_SERVICE_HOST=" + address + "$",
-		"^" + prefix + "_SERVICE_PORT(_[A-Z0-9_]+)?=" + port + "$",
-		"^" + prefix + "_PORT=" + url + "$",
-		numbered + "=" + url + "$",
-		numbered + "_PROTO=(tcp|udp|sctp)$",
-		numbered + "_PORT=" + port + "$",
-		numbered + "_ADDR=" + address + "$",
+		prefix + "_SERVICE_HOST=" + address,
+		prefix + "_SERVICE_PORT(_[A-Z0-9_]+)?=" + port,
+		prefix + "_PORT=" + url,
+		numbered + "=" + url,
+		numbered + "_PROTO=(tcp|udp|sctp)",
+		numbered + "_PORT=" + port,
+		numbered + "_ADDR=" + address,
 	}
 }
 

@@ -339,44 +339,26 @@ word_matches(word, _, pattern) if {
 
 matches("OCI.Process.Env", container) if env_matches(container, input.OCI.Process.Env)
 
-# All that the owner sets, and else only what the image sets, or what a kubelet adds under names that neither uses.
+# All that the owner sets, and else only what the image sets, or what a kubelet adds under names that neither uses. These are asked for
+# in one expression, joined by zero bytes, which cannot stand in them.
 env_matches(container, variables) if {
 	got := {variable | some variable in variables}
 	want := {variable | some variable in container.OCI.Process.Env}
 	count(want - got) == 0
-	every variable in got - want {
-		env_allowed(variable, container)
+	rest := (got - want) - image_env(container)
+	regex.match(container.env_rest, concat("\u0000", rest))
+	every name in object.get(container, "env_reserved", []) {
+		every variable in rest {
+			not startswith(variable, name)
+		}
 	}
 	every pattern in object.get(container, "env_patterns", {}) {
-		some variable in got
+		some variable in rest
 		regex.match(pattern, variable)
 	}
 }
 
-env_allowed(variable, container) if variable in container.image.Env
-
-env_allowed(variable, container) if {
-	regex.match(`^HOSTNAME=[a-z0-9.-]*$`, variable)
-	not env_owned("HOSTNAME", container)
-}
-
-env_allowed(variable, container) if {
-	name := split(variable, "=")[0]
-	regex.match(container.env_patterns[name], variable)
-}
-
-env_allowed(variable, container) if {
-	some pattern in container.env_services
-	regex.match(pattern, variable)
-	not env_owned(split(variable, "=")[0], container)
-}
-
-env_owned(name, container) if {
-	some variable in array.concat(container.OCI.Process.Env, object.get(object.get(container, "image", {}), "Env", []))
-	startswith(variable, concat("", [name, "="]))
-}
-
-env_owned(name, container) if container.env_patterns[name]
+image_env(container) := {variable | some variable in container.image.Env}
 
 matches("OCI.Process.Cwd", container) if cwd_matches(container, input.OCI.Process.Cwd)
 
@@ -650,7 +632,8 @@ policy_data := {
             "mode=0777"
           ]
         }
-      ]
+      ],
+      "env_rest": "^((HOSTNAME=[a-z0-9.-]*)(\\x00(HOSTNAME=[a-z0-9.-]*))*)?$"
     },
     {
       "name": "second",
@@ -730,7 +713,8 @@ policy_data := {
         },
         "Mounts": []
       },
-      "storages": []
+      "storages": [],
+      "env_rest": "^((HOSTNAME=[a-z0-9.-]*)(\\x00(HOSTNAME=[a-z0-9.-]*))*)?$"
     },
     {
       "OCI": {
