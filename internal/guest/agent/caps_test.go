@@ -112,7 +112,7 @@ func TestAttackCaps(t *testing.T) {
 			c := &container{processes: map[string]*process{}}
 			for i := range maxProcesses {
 				if err := c.add(fmt.Sprint(i), &process{exited: make(chan struct{})}); err != nil {
-					return nil
+					t.Fatal(err)
 				}
 			}
 			return c.add("more", &process{})
@@ -131,7 +131,10 @@ func TestAttackCaps(t *testing.T) {
 		}, codes.InvalidArgument},
 		"processes in a group": {func(*Agent) error {
 			limits, err := resources(&agent.LinuxResources{Pids: &agent.LinuxPids{Limit: maxPids + 1}})
-			if err != nil || *limits.Pids.Limit > maxPids {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if *limits.Pids.Limit > maxPids {
 				return nil
 			}
 			return invalid("capped")

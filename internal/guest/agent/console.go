@@ -60,7 +60,7 @@ func (c *console) terminal() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("waiting for the runtime's terminal: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(consoleTime))
 	name, ancillary := make([]byte, unix.PathMax), make([]byte, unix.CmsgSpace(4))
 	_, n, _, _, err := conn.ReadMsgUnix(name, ancillary)

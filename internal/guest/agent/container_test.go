@@ -77,7 +77,7 @@ type guest struct {
 	ended  chan error
 }
 
-func startGuest(t *testing.T, rego string) *guest {
+func startGuest(t *testing.T, rego string, changes ...func(*Config)) *guest {
 	t.Helper()
 	runtime := runc(t)
 	// The containers' processes become our children, as they are the agent's in a guest.
@@ -91,7 +91,7 @@ func startGuest(t *testing.T, rego string) *guest {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	a := New(Config{
+	cfg := Config{
 		Gate: newGate(t, rego),
 		Images: oneImage{program, ocispec.ImageConfig{
 			Entrypoint: []string{"/probe"}, Cmd: []string{"show", "cmd"}, Env: []string{"FROM=image"},
@@ -99,7 +99,11 @@ func startGuest(t *testing.T, rego string) *guest {
 		Runtime: Runtime{Path: runtime, Root: filepath.Join(dir, "runc")},
 		Log:     slog.New(slog.DiscardHandler), Version: "test",
 		Dir: filepath.Join(dir, "kata"), Resolver: filepath.Join(dir, "resolv.conf"),
-	})
+	}
+	for _, change := range changes {
+		change(&cfg)
+	}
+	a := New(cfg)
 	l, err := net.Listen("unix", filepath.Join(dir, "agent.sock"))
 	if err != nil {
 		t.Fatal(err)
@@ -513,10 +517,9 @@ func (s slowImage) Pull(ctx context.Context, _ string) (*pull.Image, error) {
 
 // TestRemoveWhilePulling removes a container whose image is still on its way.
 func TestRemoveWhilePulling(t *testing.T) {
-	g := startGuest(t, ordinaryPolicy)
-	g.sandbox(t)
 	slow := slowImage{pulling: make(chan struct{})}
-	g.agent.Images = slow
+	g := startGuest(t, ordinaryPolicy, func(c *Config) { c.Images = slow })
+	g.sandbox(t)
 	created := make(chan error, 1)
 	go func() {
 		_, err := g.CreateContainer(t.Context(), g.request("c1", "show"))

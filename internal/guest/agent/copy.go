@@ -153,7 +153,7 @@ func (a *Agent) copy(path string, r *agent.CopyFileRequest) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	to := filepath.Join(filepath.Base(copiedDir), path)
 	if err := a.copied.admit(path, r); err != nil {
 		return err

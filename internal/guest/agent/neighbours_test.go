@@ -36,7 +36,7 @@ func TestAttackNeighbour(t *testing.T) {
 		"no address":         func(n *agent.ARPNeighbor) { n.ToIPAddress = nil },
 		"loopback":           address("127.0.0.1"),
 		"loopback v6":        address("::1"),
-		"mapped":             address("::ffff:127.0.0.1"),
+		"mapped":             address("::ffff:10.0.2.2"),
 		"multicast":          address("224.0.0.1"),
 		"all":                address("0.0.0.0"),
 		"loopback's device":  func(n *agent.ARPNeighbor) { n.Device = "lo" },

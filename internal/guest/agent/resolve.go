@@ -143,7 +143,7 @@ func (a *Agent) view(path, to string) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	info, err := root.Stat(path)
 	if err != nil {
 		return err
@@ -158,7 +158,7 @@ func (a *Agent) view(path, to string) error {
 	if err != nil {
 		return err
 	}
-	defer volume.Close()
+	defer func() { _ = volume.Close() }()
 	return fs.WalkDir(volume.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err

@@ -222,9 +222,10 @@ func TestAttackWritableSecret(t *testing.T) {
 func TestSealedContainer(t *testing.T) {
 	var log bytes.Buffer
 	g := startGuest(t, allow("CreateSandboxRequest", "CreateContainerRequest", "StartContainerRequest", "WaitProcessRequest",
-		"ReadStreamRequest", "CopyFileRequest", "RemoveContainerRequest"))
-	g.agent.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	g.agent.Unsealer = opened{unsealable: hidden}
+		"ReadStreamRequest", "CopyFileRequest", "RemoveContainerRequest"), func(c *Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		c.Unsealer = opened{unsealable: hidden}
+	})
 	g.sandbox(t)
 	for _, r := range secretVolume(g.agent, "v", map[string]string{"password": unsealable}) {
 		if _, err := g.CopyFile(t.Context(), r); err != nil {
