@@ -221,8 +221,11 @@ func TestAttackWritableSecret(t *testing.T) {
 // A whole container: what it sees, and that neither host nor log sees it; with a secret that stays sealed there is none.
 func TestSealedContainer(t *testing.T) {
 	var log bytes.Buffer
-	g := startGuest(t, allow("CreateSandboxRequest", "CreateContainerRequest", "StartContainerRequest", "WaitProcessRequest",
-		"ReadStreamRequest", "CopyFileRequest", "RemoveContainerRequest"), func(c *Config) {
+	// The policy decides on what the owner wrote, which is the sealed text.
+	rego := allow("CreateSandboxRequest", "StartContainerRequest", "WaitProcessRequest", "ReadStreamRequest",
+		"CopyFileRequest", "RemoveContainerRequest") +
+		"CreateContainerRequest if startswith(input.OCI.Process.Env[0], \"DB_PASSWORD=sealed.\")\n"
+	g := startGuest(t, rego, func(c *Config) {
 		c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		c.Unsealer = opened{unsealable: hidden}
 	})
