@@ -7,6 +7,8 @@ const (
 	transportSession = "internal/transport/session.go"
 	transportStream  = "internal/transport/stream.go"
 	agentNetwork     = "internal/guest/agent/network.go"
+	agentEnd         = "internal/guest/agent/termination.go"
+	agentNeighbours  = "internal/guest/agent/neighbours.go"
 	agentSpec        = "internal/guest/agent/spec.go"
 	agentVolume      = "internal/guest/agent/volume.go"
 	agentContainer   = "internal/guest/agent/container.go"
@@ -17,6 +19,9 @@ const (
 	attackGuest      = "transport.TestAttackGuestFrames/"
 	attackInterface  = "guest/agent.TestAttackInterface/"
 	attackRoute      = "guest/agent.TestAttackRoute/"
+	attackCaps       = "guest/agent.TestAttackCaps/"
+	attackEnd        = "guest/agent.TestAttackTermination/"
+	attackNeighbour  = "guest/agent.TestAttackNeighbour/"
 	attackSpec       = "guest/agent.TestAttackSpec/"
 	attackVolumes    = "guest/agent.TestAttackVolumes/"
 	attackCreate     = "guest/agent.TestAttackCreate/"
@@ -189,16 +194,50 @@ var bounds = of(5,
 
 	// the pod's network
 	instead("the loopback's name", agentNetwork, `name != "lo" && `, "",
-		attackInterface+"loopback's name", attackRoute+"loopback device"),
+		attackInterface+"loopback's name", attackRoute+"loopback device", attackNeighbour+"loopback's device"),
 	never("the loopback's addresses", agentNetwork, "address.IsLoopback() || address.Is4() && address.As4()[0] == 127",
 		attackInterface+"loopback", attackInterface+"loopback network", attackInterface+"loopback v6",
-		attackRoute+"loopback gateway", attackRoute+"loopback source", attackRoute+"loopback source v6"),
+		attackRoute+"loopback gateway", attackRoute+"loopback source", attackRoute+"loopback source v6",
+		attackNeighbour+"loopback", attackNeighbour+"loopback v6"),
 	never("addresses in another's notation", agentNetwork, "address.Is4In6()",
-		attackInterface+"mapped"),
+		attackInterface+"mapped", attackNeighbour+"mapped"),
 	never("routes to the loopback", agentNetwork, "dest.Bits() > 0 && (dest.Overlaps(loopback4) || dest.Overlaps(loopback6))",
 		attackRoute+"loopback", attackRoute+"part of loopback", attackRoute+"around loopback", attackRoute+"loopback v6"),
 	never("the hardware address", agentNetwork, `len(hardware) != 6 || hardware[0]&1 != 0 || hardware.String() == "00:00:00:00:00:00"`,
-		attackInterface+"zero hardware", attackInterface+"broadcast hardware", attackInterface+"long hardware"),
+		attackInterface+"zero hardware", attackInterface+"broadcast hardware", attackInterface+"long hardware",
+		attackNeighbour+"broadcast hardware"),
+	never("which addresses neighbours have", agentNeighbours, "address.IsMulticast() || address.IsUnspecified()",
+		attackNeighbour+"multicast", attackNeighbour+"all"),
+	instead("a neighbour's state", agentNeighbours, "\tdefault:\n\t\treturn want, invalid(\"neighbour %v: state", "\tcase 1 << 30:\n\t\treturn want, invalid(\"neighbour %v: state",
+		attackNeighbour+"unknown state", attackNeighbour+"negative state"),
+	never("a neighbour's flags", agentNeighbours, "n.Flags != 0",
+		attackNeighbour+"proxy"),
+	never("how many neighbours there are", agentNeighbours, "len(n.neighbours)+len(fresh) > maxNeighbours",
+		"guest/agent.TestAttackManyNeighbours"),
+	instead("that the loopback is not listed", agentNeighbours, "l.Attrs().Flags&net.FlagLoopback == 0 && len(out) < maxLinks", "len(out) < maxLinks",
+		"guest/agent.TestAttackListsLoopback"),
+	instead("which volumes a host may ask about", "internal/guest/agent/stats.go", "if !known {", "if !known && false {",
+		"guest/agent.TestAttackVolumeStats"),
+	instead("how many containers there are", agentContainer, "case len(a.containers) >= maxContainers:", "case false:",
+		attackCaps+"containers"),
+	instead("how many processes a container has", agentContainer, "len(c.processes) < maxProcesses", "true",
+		attackCaps+"processes"),
+	instead("how many mounts there are", agentSpec, "if len(asked) > maxMounts {\n\t\treturn nil, invalid(\"%d mounts", "if false {\n\t\treturn nil, invalid(\"%d mounts",
+		attackCaps+"mounts"),
+	never("how many volumes there are", agentVolume, "len(a.volumes) >= maxVolumes",
+		attackCaps+"volumes"),
+	instead("how many memory events are kept", "internal/guest/agent/oom.go", "if len(e.pending) == maxContainers {", "if false {",
+		"guest/agent.TestAttackOOMEvents/one after the other"),
+	instead("how much of a termination message leaves", agentEnd, "max(0, info.Size()-most), most)", "0, info.Size())",
+		attackEnd+"a long one"),
+	never("where a termination message is mounted", agentEnd, "m.Destination != terminationPath",
+		attackEnd+"another file of /dev", attackEnd+"a file of /proc", attackEnd+"over the root"),
+	never("how large a terminal is at first", agentSpec, "size.Height > maxWindow || size.Width > maxWindow",
+		attackSpec+"huge terminal"),
+	instead("that the runtime sends a terminal", "internal/guest/agent/console.go", "unix.TIOCGPTN); err != nil {", "unix.TIOCGPTN); err != nil && false {",
+		"guest/agent.TestAttackConsole/a file"),
+	instead("that an update gives no devices", "internal/guest/agent/update.go", "\tlimits.Devices = nil\n", "",
+		"guest/agent.TestAttackUpdate/*"),
 	instead("an interface's flags", agentNetwork, "\tdefault:\n\t\treturn want, invalid(\"interface %s: flags", "\tcase 1 << 31:\n\t\treturn want, invalid(\"interface %s: flags",
 		attackInterface+"flags", attackInterface+"flags beside"),
 
@@ -207,8 +246,10 @@ var bounds = of(5,
 		attackSpec+"prestart hook", attackSpec+"start hook"),
 	never("the guest's namespaces", agentSpec, `n.GetPath() != ""`,
 		attackSpec+"guest's namespace"),
-	instead("kernel settings", agentSpec, "case len(linux.Sysctl) > 0:", "case false:",
-		attackSpec+"sysctl"),
+	never("whose a kernel setting is", agentSpec, "!slices.Contains(ownSettings, name)",
+		attackSpec+"sysctl", attackSpec+"sysctl of the guest", attackSpec+"sysctl by path"),
+	never("what a kernel setting is", agentSpec, `len(value) > maxSetting || strings.Trim(value, "0123456789 \t") != ""`,
+		attackSpec+"sysctl of text", attackSpec+"long sysctl"),
 	never("devices", agentSpec, "!defaultDevice(d.GetPath())",
 		attackSpec+"block device"),
 	instead("whether a mount is one of a device", agentSpec, "\tdefault:\n\t\treturn specs.Mount{}, invalid(\"mount %.200q: type", "\tcase \"none\":\n\t\treturn specs.Mount{}, invalid(\"mount %.200q: type",
