@@ -52,7 +52,10 @@ var binding = of(2,
 		`members[name]; false && twice {`,
 		"strictjson.TestAttackMemberTwice/*", "kbs.TestAttackMemberTwice/*",
 		// the claims of tokens are read the same way
-		"trustee/broker.TestAttackTokenConfusion/exp twice", "trustee/broker.TestAttackTokenConfusion/submods twice"),
+		"trustee/broker.TestAttackTokenConfusion/exp twice", "trustee/broker.TestAttackTokenConfusion/submods twice",
+		// and so are sealed secrets
+		"sealed.TestAttackHeader/two kids", "sealed.TestAttackPayload/a member twice", "sealed.TestAttackPayload/a member twice, inside",
+		"sealed.TestAttackVerifyingKey/x twice"),
 
 	passes("that a key in a message is one", kbsJWK, "k.Validate()",
 		"kbs.TestAttackKey/*"),
