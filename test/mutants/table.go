@@ -32,7 +32,7 @@ var invariants = map[int]string{
 	10: "store and audit are consistent, or say so",
 }
 
-var table = slices.Concat(denial, binding, authorisation, release, bounds, gate, forgery, images, encryption, keyProviding, signatures, secrets, sealedSecrets, consistency)
+var table = slices.Concat(denial, binding, authorisation, release, bounds, gate, podPolicy, forgery, images, encryption, keyProviding, signatures, secrets, sealedSecrets, consistency)
 
 // of numbers the mutants of one invariant.
 func of(invariant int, mutants ...mutant) []mutant {
