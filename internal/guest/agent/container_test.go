@@ -98,7 +98,7 @@ func startGuest(t *testing.T, rego string, changes ...func(*Config)) *guest {
 		}},
 		Runtime: Runtime{Path: runtime, Root: filepath.Join(dir, "runc")},
 		Log:     slog.New(slog.DiscardHandler), Version: "test",
-		Dir: filepath.Join(dir, "kata"), Resolver: filepath.Join(dir, "resolv.conf"),
+		Dir: filepath.Join(dir, "kata"), Groups: testGroups(), Resolver: filepath.Join(dir, "resolv.conf"),
 	}
 	for _, change := range changes {
 		change(&cfg)

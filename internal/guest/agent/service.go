@@ -40,8 +40,8 @@ type Config struct {
 	Unsealer Unsealer
 	// Dir holds containers and volumes; "" is /run/kata-containers, where hosts expect it. It is in the guest's memory.
 	Dir string
-	// Groups is the directory of the control groups (cgroup v2) that the runtime makes for containers, by their ids; "" is
-	// /sys/fs/cgroup/nacre.
+	// Groups is the directory of the control groups (cgroup v2) that the runtime makes for containers, by their ids: one
+	// below the root of the groups; "" is /sys/fs/cgroup/nacre.
 	Groups string
 	// Resolver is the file from which the guest itself learns its name servers; "" is /run/resolv.conf.
 	Resolver string
@@ -68,7 +68,7 @@ func New(cfg Config) *Agent {
 		cfg.Dir = "/run/kata-containers"
 	}
 	if cfg.Groups == "" {
-		cfg.Groups = "/sys/fs/cgroup" + containersGroup
+		cfg.Groups = "/sys/fs/cgroup/nacre"
 	}
 	if cfg.Resolver == "" {
 		cfg.Resolver = "/run/resolv.conf"

@@ -49,9 +49,6 @@ var (
 // defaultPath is in the environment of an image that sets none.
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// containersGroup is the control group above those of containers.
-const containersGroup = "/nacre"
-
 // Limits of what a request can put into a container's description.
 const (
 	maxWords  = 4096 // arguments, and variables of the environment
@@ -98,7 +95,7 @@ func (a *Agent) spec(
 		Hostname: host,
 		Mounts:   mounts,
 		Linux: &specs.Linux{
-			CgroupsPath:       containersGroup + "/" + r.ContainerId,
+			CgroupsPath:       "/" + filepath.Base(a.Groups) + "/" + r.ContainerId,
 			Namespaces:        namespaces,
 			MaskedPaths:       masked,
 			ReadonlyPaths:     readonly,

@@ -22,7 +22,9 @@ import (
 func testAgent(t testing.TB) *Agent {
 	t.Helper()
 	dir := t.TempDir()
-	return New(Config{Log: slog.New(slog.DiscardHandler), Dir: dir, Resolver: filepath.Join(dir, "guest-resolv.conf")})
+	return New(Config{
+		Log: slog.New(slog.DiscardHandler), Dir: dir, Groups: testGroups(), Resolver: filepath.Join(dir, "guest-resolv.conf"),
+	})
 }
 
 // ordinary is a request as a host sends it for an ordinary container, after change.
@@ -90,7 +92,7 @@ func TestSpecDefaults(t *testing.T) {
 				t.Errorf("limits %+v", p.Rlimits)
 			}
 			l := s.Linux
-			if !reflect.DeepEqual(l.Namespaces, namespaces) || l.CgroupsPath != "/nacre/c1" || l.RootfsPropagation != "private" {
+			if !reflect.DeepEqual(l.Namespaces, namespaces) || l.CgroupsPath != "/"+filepath.Base(testGroups())+"/c1" || l.RootfsPropagation != "private" {
 				t.Errorf("linux %+v", l)
 			}
 			if l.Seccomp.DefaultAction != specs.ActErrno {
