@@ -35,7 +35,7 @@ func TestAttackDeepText(t *testing.T) {
 			if err == nil {
 				t.Error("parsed")
 			}
-			if got := after.TotalAlloc - before.TotalAlloc; got > 256*initdata.MaxSize {
+			if got := after.TotalAlloc - before.TotalAlloc; got > 100*initdata.MaxSize {
 				t.Errorf("%d bytes allocated for a text of %d", got, len(text))
 			} else {
 				t.Logf("%d KiB allocated", got>>10)

@@ -14,6 +14,7 @@ const (
 	agentContainer   = "internal/guest/agent/container.go"
 	agentSandbox     = "internal/guest/agent/sandbox.go"
 	agentLimit       = "internal/guest/agent/limit.go"
+	attackDeep       = "initdata.TestAttackDeepText/"
 	attackOut        = "policy.TestAttackPolicyReachesOut/"
 	attackHost       = "transport.TestAttackHostFrames/"
 	attackGuest      = "transport.TestAttackGuestFrames/"
@@ -57,7 +58,7 @@ var bounds = of(5,
 		"initdata.TestAttackCompressionBomb"),
 
 	passes("how deep the text is", "initdata/initdata.go", "flat(raw)",
-		"initdata.TestAttackDeepText/in a list"),
+		attackDeep+"a long key", attackDeep+"a long data key", attackDeep+"a long table", attackDeep+"inline", attackDeep+"in a list"),
 
 	// the simulated processor, from both sides
 	instead("size of its certificate table", simteeProtocol, "case table > snp.MaxCertTableSize:", "case false:",
@@ -139,8 +140,7 @@ var bounds = of(5,
 	instead("one client's share", limitShares, "n > s.free || held+n > s.each", "n > s.free",
 		"trustee/limit.TestAttackTakeAll/more than its share",
 		"trustee/broker.TestAttackBodiesWithoutEnd/another large one",
-		"trustee/broker.TestAttackRequestsWithoutEnd/one more",
-		"cmd/nacre-trustee.TestAttackAllConnections/a third"),
+		"trustee/broker.TestAttackRequestsWithoutEnd/one more"),
 	instead("all clients' shares", limitShares, "n > s.free || held+n > s.each", "held+n > s.each",
 		"trustee/limit.TestAttackTakeAll/more than there is"),
 	instead("memory for bodies", brokerLimits, "if !m.call.bodies.Take(m.call.client, bodyBlock) {", "if bodyBlock == 0 {",
