@@ -204,30 +204,32 @@ func TestAttackCommands(t *testing.T) {
 		}
 		return func(m proto.Message) string { return refusal(t, gate, m) }, execution(created, []string{"curl", "-f", "http://127.0.0.1/"})
 	}
-	ask, probe := fresh(t)
-	if why := ask(probe); why != "" {
-		t.Errorf("the probe: %s", why)
-	}
-	output := &agent.ReadStreamRequest{ContainerId: created.ContainerId, ExecId: "e1"}
-	if ask(output) == "" {
-		t.Error("a probe's output can be read")
-	}
-	probe.Process.Args = []string{"cat", "/scratch/x"}
-	if why := ask(probe); why != "" {
-		t.Errorf("what the owner allows: %s", why)
-	}
-	if why := ask(output); why != "" {
-		t.Errorf("its output: %s", why)
-	}
-	if ask(&agent.ReadStreamRequest{ContainerId: created.ContainerId, ExecId: created.ContainerId}) == "" {
-		t.Error("the container's own output can be read")
-	}
-	if why := ask(&agent.RemoveContainerRequest{ContainerId: created.ContainerId}); why != "" {
-		t.Error(why)
-	}
-	if ask(probe) == "" || ask(output) == "" {
-		t.Error("the policy remembers a container that is gone")
-	}
+	t.Run("what a probe prints", func(t *testing.T) {
+		ask, probe := fresh(t)
+		if why := ask(probe); why != "" {
+			t.Errorf("the probe: %s", why)
+		}
+		output := &agent.ReadStreamRequest{ContainerId: created.ContainerId, ExecId: "e1"}
+		if ask(output) == "" {
+			t.Error("a probe's output can be read")
+		}
+		probe.Process.Args = []string{"cat", "/scratch/x"}
+		if why := ask(probe); why != "" {
+			t.Errorf("what the owner allows: %s", why)
+		}
+		if why := ask(output); why != "" {
+			t.Errorf("its output: %s", why)
+		}
+		if ask(&agent.ReadStreamRequest{ContainerId: created.ContainerId, ExecId: created.ContainerId}) == "" {
+			t.Error("the container's own output can be read")
+		}
+		if why := ask(&agent.RemoveContainerRequest{ContainerId: created.ContainerId}); why != "" {
+			t.Error(why)
+		}
+		if ask(probe) == "" || ask(output) == "" {
+			t.Error("the policy remembers a container that is gone")
+		}
+	})
 	for name, c := range map[string]struct {
 		field  string
 		change func(r *agent.ExecProcessRequest)

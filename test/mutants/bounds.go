@@ -3,35 +3,36 @@
 package main
 
 const (
-	transportFrame   = "internal/transport/frame.go"
-	transportSession = "internal/transport/session.go"
-	transportStream  = "internal/transport/stream.go"
-	agentNetwork     = "internal/guest/agent/network.go"
-	agentEnd         = "internal/guest/agent/termination.go"
-	agentNeighbours  = "internal/guest/agent/neighbours.go"
-	agentSpec        = "internal/guest/agent/spec.go"
-	agentVolume      = "internal/guest/agent/volume.go"
-	agentContainer   = "internal/guest/agent/container.go"
-	agentSandbox     = "internal/guest/agent/sandbox.go"
-	agentLimit       = "internal/guest/agent/limit.go"
-	attackDeep       = "initdata.TestAttackDeepText/"
-	attackOut        = "policy.TestAttackPolicyReachesOut/"
-	attackHost       = "transport.TestAttackHostFrames/"
-	attackGuest      = "transport.TestAttackGuestFrames/"
-	attackInterface  = "guest/agent.TestAttackInterface/"
-	attackRoute      = "guest/agent.TestAttackRoute/"
-	attackCaps       = "guest/agent.TestAttackCaps/"
-	attackEnd        = "guest/agent.TestAttackTermination/"
-	attackNeighbour  = "guest/agent.TestAttackNeighbour/"
-	attackSpec       = "guest/agent.TestAttackSpec/"
-	attackVolumes    = "guest/agent.TestAttackVolumes/"
-	attackCreate     = "guest/agent.TestAttackCreate/"
-	attackSandbox    = "guest/agent.TestAttackSandbox/"
-	attackFrames     = "guest/agent.TestAttackFrames/"
-	simteeProtocol   = "attest/simtee/protocol.go"
-	brokerLimits     = "internal/trustee/broker/limits.go"
-	limitRefusals    = "internal/trustee/limit/refusals.go"
-	limitShares      = "internal/trustee/limit/shares.go"
+	transportFrame    = "internal/transport/frame.go"
+	transportSession  = "internal/transport/session.go"
+	transportStream   = "internal/transport/stream.go"
+	agentNetwork      = "internal/guest/agent/network.go"
+	agentEnd          = "internal/guest/agent/termination.go"
+	agentNeighbours   = "internal/guest/agent/neighbours.go"
+	agentSpec         = "internal/guest/agent/spec.go"
+	agentVolume       = "internal/guest/agent/volume.go"
+	agentContainer    = "internal/guest/agent/container.go"
+	agentSandbox      = "internal/guest/agent/sandbox.go"
+	agentLimit        = "internal/guest/agent/limit.go"
+	attackDeep        = "initdata.TestAttackDeepText/"
+	attackOut         = "policy.TestAttackPolicyReachesOut/"
+	attackHost        = "transport.TestAttackHostFrames/"
+	attackGuest       = "transport.TestAttackGuestFrames/"
+	attackInterface   = "guest/agent.TestAttackInterface/"
+	attackRoute       = "guest/agent.TestAttackRoute/"
+	attackCaps        = "guest/agent.TestAttackCaps/"
+	attackEnd         = "guest/agent.TestAttackTermination/"
+	attackNeighbour   = "guest/agent.TestAttackNeighbour/"
+	attackSpec        = "guest/agent.TestAttackSpec/"
+	attackVolumes     = "guest/agent.TestAttackVolumes/"
+	attackCreate      = "guest/agent.TestAttackCreate/"
+	attackSandbox     = "guest/agent.TestAttackSandbox/"
+	attackTermination = "guest/agent.TestAttackTermination/"
+	attackFrames      = "guest/agent.TestAttackFrames/"
+	simteeProtocol    = "attest/simtee/protocol.go"
+	brokerLimits      = "internal/trustee/broker/limits.go"
+	limitRefusals     = "internal/trustee/limit/refusals.go"
+	limitShares       = "internal/trustee/limit/shares.go"
 )
 
 var bounds = of(5,
@@ -257,9 +258,10 @@ var bounds = of(5,
 	instead("options of mounts", agentSpec, "\t\tdefault:\n\t\t\treturn specs.Mount{}, invalid(\"mount %.200q: option", "\t\tcase o == \"none\":\n\t\t\treturn specs.Mount{}, invalid(\"mount %.200q: option",
 		attackSpec+"shared", attackSpec+"with devices", attackSpec+"id mapped", attackSpec+"tmpfs option"),
 	instead("mounts over the kernel's file systems", agentSpec, `path == kernel || strings.HasPrefix(path, kernel+"/")`, `kernel == ""`,
-		attackSpec+"over proc", attackSpec+"over dev"),
+		attackSpec+"over proc", attackSpec+"over dev", attackTermination+"a copied file", attackTermination+"a file of /proc",
+		attackTermination+"another file of /dev", attackTermination+"deeper"),
 	instead("mounts over the root", agentSpec, ` && path != "/"`, "",
-		attackSpec+"over the root"),
+		attackSpec+"over the root", attackTermination+"over the root"),
 	instead("that paths are clean", agentSpec, "filepath.IsAbs(path) && filepath.Clean(path) == path", "filepath.IsAbs(path)",
 		attackSpec+"unclean"),
 	never("where a volume lies", agentVolume, `!ok || filepath.Clean(path) != path || len(path) > unix.PathMax-1`,
